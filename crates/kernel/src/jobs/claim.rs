@@ -1,0 +1,85 @@
+//! Claims: the right to run one job for a while.
+
+use super::{JobId, Outcome, sql};
+use crate::args;
+use crate::clock::{Stopwatch, Time};
+use crate::history::{self, Entry};
+use crate::store::{Expect, StoreError, Tx};
+
+/// The right to run one job. Whoever holds the latest fence may end it; nobody else can.
+#[must_use]
+#[derive(Clone, Debug)]
+pub struct Claim {
+    pub(super) job: JobId,
+    pub(super) kind: String,
+    pub(super) fence: i64,
+    pub(super) attempts: i64,
+    pub(super) max_attempts: i64,
+    pub(super) owner: String,
+    pub(super) thread: Option<String>,
+    pub(super) started: Stopwatch,
+}
+
+/// The proof that a run has written its end into a transaction.
+#[must_use]
+#[derive(Debug)]
+pub struct Ended(());
+
+impl Claim {
+    /// The job's id.
+    pub fn job(&self) -> &JobId {
+        &self.job
+    }
+
+    /// The fence of this claim; every write made under it may carry it.
+    pub fn fence(&self) -> i64 {
+        self.fence
+    }
+
+    /// Attempts so far, this one included.
+    pub fn attempts(&self) -> i64 {
+        self.attempts
+    }
+
+    /// Whether a failure now would be the last.
+    pub fn is_last(&self) -> bool {
+        self.attempts >= self.max_attempts
+    }
+
+    /// Ends the job. Call it in the transaction that holds what the job achieved.
+    pub fn finish(&self, tx: &mut Tx) -> Result<Ended, StoreError> {
+        self.finish_as(tx, Outcome::Confirmed)
+    }
+
+    /// Ends the job and keeps what became of its call to the outside.
+    pub fn finish_as(&self, tx: &mut Tx, outcome: Outcome) -> Result<Ended, StoreError> {
+        tx.later(sql::FINISH, args![&self.job, self.fence, outcome.as_str()], Expect::Rows(1))?;
+        self.tell(tx, "ok", None)?;
+        Ok(Ended(()))
+    }
+
+    /// Keeps the job alive until `at`, or runs it at once when it was pulled meanwhile. Costs no attempt.
+    pub fn again(&self, tx: &mut Tx, at: Time) -> Result<Ended, StoreError> {
+        tx.later(sql::AGAIN, args![&self.job, self.fence, at], Expect::Rows(1))?;
+        self.tell(tx, "retry", None)?;
+        Ok(Ended(()))
+    }
+
+    pub(super) fn tell(&self, tx: &mut Tx, outcome: &str, detail: Option<&str>) -> Result<(), StoreError> {
+        history::append(
+            tx,
+            &Entry {
+                entity: "job",
+                entity_id: self.job.as_str(),
+                event: &self.kind,
+                actor: Some(&self.owner),
+                to: Some(outcome),
+                fence: Some(self.fence),
+                took_ms: Some(self.started.millis()),
+                thread: self.thread.as_deref(),
+                detail,
+                ..Entry::default()
+            },
+        )
+    }
+}

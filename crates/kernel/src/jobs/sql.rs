@@ -1,0 +1,47 @@
+//! Every statement of the queue.
+
+crate::statements! {
+    INSERT = "insert into jobs (id, kind, slot, lane, payload, manner, request_hash, state, max_attempts, run_at, thread, created_at)
+        values ($1, $2, $3, $4, $5, $6, $7, 'ready', $8, $9, $10, $11) on conflict do nothing";
+    PULL = "update jobs set pulled = (state = 'running'),
+        run_at = case when state = 'ready' and run_at > semel_now() then semel_now() else run_at end
+        where kind = $1 and slot = $2 and state in ('ready', 'running')";
+    CANCEL = "update jobs set state = 'cancelled', ended_at = $3 where kind = $1 and slot = $2 and state = 'ready'";
+    /// PostgreSQL skips rows that another worker holds; SQLite has one writer and nothing to skip. The rows are chosen in
+    /// a step of its own, because a plan may run a subquery of `in (…)` more than once and so choose too many.
+    CLAIM = {
+        sqlite: "update jobs set state = 'running', fence = fence + 1, attempts = attempts + 1, owner = $2, pulled = 0,
+            lease_until = semel_now() + $3, claimed_at = semel_now()
+            where id in (select id from jobs where lane = $1 and state = 'ready' and run_at <= semel_now() order by run_at limit $4)
+            returning id, kind, payload, fence, attempts, max_attempts, thread",
+        postgres: "with due as materialized (select id from jobs where lane = $1 and state = 'ready' and run_at <= semel_now()
+                order by run_at limit $4 for update skip locked)
+            update jobs j set state = 'running', fence = j.fence + 1, attempts = j.attempts + 1, owner = $2, pulled = false,
+            lease_until = semel_now() + $3, claimed_at = semel_now() from due where j.id = due.id
+            returning j.id, j.kind, j.payload, j.fence, j.attempts, j.max_attempts, j.thread",
+    };
+    NEXT_DUE = "select run_at - semel_now() from jobs where lane = $1 and state = 'ready' order by run_at limit 1";
+    RENEW = "update jobs set lease_until = semel_now() + $2 where owner = $1 and state = 'running'";
+    FINISH = "update jobs set state = 'done', outcome = $3, ended_at = semel_now(), owner = null, lease_until = null, error = null
+        where id = $1 and fence = $2 and state = 'running'";
+    AGAIN = "update jobs set state = 'ready', attempts = 0, owner = null, lease_until = null, error = null,
+        run_at = case when pulled then semel_now() else $3 end, pulled = false
+        where id = $1 and fence = $2 and state = 'running'";
+    FAIL = "update jobs set state = 'ready', owner = null, lease_until = null, error = $4, attempts = attempts - $5,
+        run_at = case when pulled then semel_now() else $3 end, pulled = false
+        where id = $1 and fence = $2 and state = 'running'";
+    BURY = "update jobs set state = 'dead', owner = null, lease_until = null, error = $3, outcome = $4, ended_at = semel_now()
+        where id = $1 and fence = $2 and state = 'running'";
+    /// Jobs whose worker stopped renewing, or, with an owner given, all that other owners left behind.
+    LOST = "update jobs set state = case when attempts >= max_attempts then 'dead' else 'ready' end, owner = null, lease_until = null,
+        pulled = false, error = 'the worker was lost', ended_at = case when attempts >= max_attempts then semel_now() end,
+        outcome = case when attempts >= max_attempts and manner is not null then 'unknown' end
+        where state = 'running' and (lease_until < semel_now() or (cast($1 as text) is not null and owner <> $1))
+        returning id, kind, fence, state, lane, thread, claimed_at, slot";
+    LIST = "select id, kind, slot, state, attempts, max_attempts, run_at, owner, fence, lease_until, error, thread, created_at, ended_at, outcome
+        from jobs where (cast($1 as text) is null or state = $1) and (cast($2 as text) is null or id < $2) order by id desc limit $3";
+    SHOW = "select id, kind, slot, state, attempts, max_attempts, run_at, owner, fence, lease_until, error, thread, created_at, ended_at, outcome
+        from jobs where id = $1";
+    RETRY = "update jobs set state = 'ready', attempts = 0, run_at = semel_now(), ended_at = null, outcome = null
+        where id = $1 and (state in ('dead', 'parked', 'cancelled') or (state = 'ready' and run_at > semel_now())) returning lane";
+}

@@ -1,0 +1,332 @@
+//! Workers: claim what is due, run it, write how it ended.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::{Claim, Ended, Job, JobError, JobId, Outcome, Retry, sql};
+use crate::args;
+use crate::clock::{Chance, Stopwatch, Time, millis};
+use crate::history::{self, Entry};
+use crate::store::{Engine, Row, Store, StoreError, Tx};
+
+/// How workers behave.
+#[derive(Clone, Debug)]
+pub struct WorkersOptions {
+    /// This process: unique among copies, new at each start.
+    pub owner: String,
+    /// How long a claim lasts without renewal.
+    pub lease: Duration,
+    /// How often PostgreSQL is asked for work that another copy wrote. SQLite has no other copy and is never asked.
+    pub poll: Duration,
+    /// Jobs of one lane that run at the same time.
+    pub concurrency: usize,
+}
+
+impl WorkersOptions {
+    /// Sensible values for the process `owner`.
+    pub fn new(owner: String) -> Self {
+        Self { owner, lease: Duration::from_secs(60), poll: Duration::from_secs(2), concurrency: 16 }
+    }
+}
+
+/// A job that became a dead letter.
+#[derive(Clone, Debug)]
+pub struct Dead {
+    /// The job.
+    pub job: JobId,
+    /// Its kind.
+    pub kind: String,
+    /// Its story.
+    pub thread: Option<String>,
+    /// The last error.
+    pub error: String,
+}
+
+type Running = Pin<Box<dyn Future<Output = Result<Ended, JobError>> + Send>>;
+type Runner<C> = Arc<dyn Fn(&str, C, Claim) -> Result<Running, JobError> + Send + Sync>;
+type OnDead = Arc<dyn Fn(&mut Tx, &Dead) -> Result<(), StoreError> + Send + Sync>;
+
+struct Kind<C> {
+    run: Runner<C>,
+    retry: Retry,
+}
+
+/// The kinds that this program can run, and who runs them.
+pub struct Workers<C> {
+    store: Store,
+    chance: Chance,
+    options: WorkersOptions,
+    kinds: HashMap<&'static str, Kind<C>>,
+    lanes: Vec<&'static str>,
+    on_dead: Option<OnDead>,
+}
+
+impl<C: Clone + Send + Sync + 'static> Workers<C> {
+    /// Workers without kinds.
+    pub fn new(store: Store, chance: Chance, options: WorkersOptions) -> Self {
+        Self { store, chance, options, kinds: HashMap::new(), lanes: Vec::new(), on_dead: None }
+    }
+
+    /// Adds a kind.
+    pub fn with<J: Job<Context = C>>(mut self) -> Self {
+        let run: Runner<C> = Arc::new(|payload, cx, claim| {
+            let job: J = serde_json::from_str(payload).map_err(|error| JobError::DeadLetter {
+                text: format!("the payload cannot be read: {error}"),
+                outcome: Outcome::Failed,
+            })?;
+            Ok(Box::pin(async move { job.run(&cx, claim).await }))
+        });
+        self.kinds.insert(J::KIND, Kind { run, retry: J::RETRY });
+        if !self.lanes.contains(&J::LANE) {
+            self.lanes.push(J::LANE);
+        }
+        self
+    }
+
+    /// Runs in the transaction that buries a job.
+    pub fn on_dead(mut self, f: impl Fn(&mut Tx, &Dead) -> Result<(), StoreError> + Send + Sync + 'static) -> Self {
+        self.on_dead = Some(Arc::new(f));
+        self
+    }
+
+    /// The lanes of all kinds.
+    pub fn lanes(&self) -> &[&'static str] {
+        &self.lanes
+    }
+
+    /// Gives back what earlier runs of this program left behind. On SQLite nobody else can hold a job of this file; on
+    /// PostgreSQL only claims that ran out are taken.
+    pub async fn recover(&self) -> Result<usize, StoreError> {
+        let me = (self.store.engine() == Engine::Sqlite).then(|| self.options.owner.clone());
+        self.take_lost(me).await
+    }
+
+    /// Claims and runs the jobs of `lane` until `stop`; then waits for the running ones.
+    pub async fn serve(self: Arc<Self>, lane: &'static str, cx: C, stop: CancellationToken) -> Result<(), StoreError> {
+        let wake = self.store.waker(lane);
+        let slots = Arc::new(Semaphore::new(self.options.concurrency));
+        let running = TaskTracker::new();
+        let result = self.serve_loop(lane, &cx, &stop, &wake, &slots, &running).await;
+        running.close();
+        running.wait().await;
+        result
+    }
+
+    async fn serve_loop(
+        self: &Arc<Self>,
+        lane: &'static str,
+        cx: &C,
+        stop: &CancellationToken,
+        wake: &tokio::sync::Notify,
+        slots: &Arc<Semaphore>,
+        running: &TaskTracker,
+    ) -> Result<(), StoreError> {
+        loop {
+            let first = tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                slot = Arc::clone(slots).acquire_owned() => slot.map_err(|_| StoreError::Closed)?,
+            };
+            let mut free = vec![first];
+            while let Ok(more) = Arc::clone(slots).try_acquire_owned() {
+                free.push(more);
+            }
+            let claimed = self.claim(lane, free.len()).await?;
+            let full = claimed.len() == free.len();
+            for (payload, claim) in claimed {
+                let (this, cx, slot) = (Arc::clone(self), cx.clone(), free.pop());
+                running.spawn(async move {
+                    this.perform(&payload, cx, claim).await;
+                    drop(slot);
+                });
+            }
+            drop(free);
+            if full {
+                continue;
+            }
+            let pause = self.pause(lane).await?;
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = wake.notified() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Claims and runs everything that is due in all lanes, one after another, until nothing is; answers how many ran.
+    /// For tests and for commands that work without a server.
+    pub async fn run_due(&self, cx: &C) -> Result<usize, StoreError> {
+        let mut ran = 0;
+        loop {
+            let before = ran;
+            for lane in &self.lanes {
+                for (payload, claim) in self.claim(lane, 8).await? {
+                    self.perform(&payload, cx.clone(), claim).await;
+                    ran += 1;
+                }
+            }
+            if ran == before {
+                return Ok(ran);
+            }
+        }
+    }
+
+    /// Renews this process's claims and gives back those of others that ran out, until `stop`.
+    pub async fn keep(self: Arc<Self>, stop: CancellationToken) -> Result<(), StoreError> {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = tokio::time::sleep(self.options.lease / 3) => {}
+            }
+            // On SQLite this process is alone: nobody can take its claims, so nothing has to be renewed.
+            if self.store.engine() == Engine::Postgres {
+                let (owner, lease) = (self.options.owner.clone(), millis(self.options.lease));
+                self.store.single("jobs.renew", move |tx| tx.execute(sql::RENEW, args![&owner, lease])).await?;
+                self.take_lost(None).await?;
+            }
+        }
+    }
+
+    async fn pause(&self, lane: &'static str) -> Result<Duration, StoreError> {
+        let row = self.store.rows("jobs.next", sql::NEXT_DUE, args![lane]).await?;
+        let due = match row.first() {
+            Some(row) => Duration::from_millis(u64::try_from(row.get::<i64>(0)?.max(1)).unwrap_or(1)),
+            None => Duration::from_secs(24 * 3600),
+        };
+        Ok(if self.store.engine() == Engine::Postgres { due.min(self.options.poll) } else { due })
+    }
+
+    async fn claim(&self, lane: &'static str, most: usize) -> Result<Vec<(String, Claim)>, StoreError> {
+        let (owner, lease) = (self.options.owner.clone(), millis(self.options.lease));
+        let most = i64::try_from(most).unwrap_or(1);
+        let rows = self
+            .store
+            .single("jobs.claim", move |tx| tx.rows(sql::CLAIM, args![lane, &owner, lease, most]))
+            .await?;
+        rows.iter().map(|row| self.claim_of(row)).collect()
+    }
+
+    fn claim_of(&self, row: &Row) -> Result<(String, Claim), StoreError> {
+        let claim = Claim {
+            job: row.get(0)?,
+            kind: row.get(1)?,
+            fence: row.get(3)?,
+            attempts: row.get(4)?,
+            max_attempts: row.get(5)?,
+            owner: self.options.owner.clone(),
+            thread: row.get(6)?,
+            started: Stopwatch::start(),
+        };
+        Ok((row.get(2)?, claim))
+    }
+
+    async fn perform(&self, payload: &str, cx: C, claim: Claim) {
+        let error = match self.kinds.get(claim.kind.as_str()) {
+            None => JobError::Later {
+                at: self.store.now() + Duration::from_secs(60),
+                text: format!("this program does not know the kind {}; a newer copy may", claim.kind),
+            },
+            Some(kind) => match (kind.run)(payload, cx, claim.clone()) {
+                Err(error) => error,
+                // A task of its own, so that a panic ends this run and nothing else.
+                Ok(running) => match tokio::spawn(running).await {
+                    Ok(Ok(_)) => return,
+                    Ok(Err(error)) => error,
+                    Err(panic) => JobError::Retry(format!("the job panicked: {panic}")),
+                },
+            },
+        };
+        tracing::warn!(job.id = %claim.job, job.kind = %claim.kind, attempt = claim.attempts, %error, "job did not end");
+        if let Err(error) = self.write_failure(&claim, error).await {
+            // The claim runs out by itself and the job is due again.
+            tracing::error!(job.id = %claim.job, %error, "could not write how the job failed");
+        }
+    }
+
+    async fn write_failure(&self, claim: &Claim, error: JobError) -> Result<(), StoreError> {
+        let retry = self.kinds.get(claim.kind.as_str()).map_or(Retry::backoff(Duration::from_secs(60), Duration::from_secs(60), 1), |kind| kind.retry);
+        let claim = claim.clone();
+        let wait = retry.wait(claim.attempts, &self.chance);
+        let on_dead = self.on_dead.clone();
+        let text = short(&error.to_string());
+        self.store
+            .write("jobs.fail", move |tx| {
+                let now = tx.now();
+                let again = |tx: &mut Tx, at: Time, free: i64| tx.execute(sql::FAIL, args![&claim.job, claim.fence, at, &text, free]);
+                let buried = match &error {
+                    JobError::Later { at, .. } => again(tx, *at, 1).map(|rows| (rows, false)),
+                    JobError::Retry(_) if !claim.is_last() => again(tx, now + wait, 0).map(|rows| (rows, false)),
+                    JobError::Retry(_) => bury(tx, &claim, &text, Outcome::Unknown).map(|rows| (rows, true)),
+                    JobError::DeadLetter { outcome, .. } => bury(tx, &claim, &text, *outcome).map(|rows| (rows, true)),
+                }?;
+                let (rows, dead) = buried;
+                if rows == 0 {
+                    return Ok(()); // Another worker holds a higher fence: this run changes nothing.
+                }
+                claim.tell(tx, if dead { "failed" } else { "retry" }, Some(&text))?;
+                if dead && let Some(on_dead) = &on_dead {
+                    let dead = Dead {
+                        job: claim.job.clone(),
+                        kind: claim.kind.clone(),
+                        thread: claim.thread.clone(),
+                        error: text.clone(),
+                    };
+                    on_dead(tx, &dead)?;
+                }
+                Ok(())
+            })
+            .await
+    }
+
+    async fn take_lost(&self, others_than: Option<String>) -> Result<usize, StoreError> {
+        let on_dead = self.on_dead.clone();
+        let lanes = self.lanes.clone();
+        self.store
+            .write("jobs.lost", move |tx| {
+                let rows = tx.rows(sql::LOST, args![others_than.clone()])?;
+                let now = tx.now();
+                for row in &rows {
+                    let (id, kind, thread): (JobId, String, Option<String>) = (row.get(0)?, row.get(1)?, row.get(5)?);
+                    let claimed: Option<Time> = row.get(6)?;
+                    history::append(
+                        tx,
+                        &Entry {
+                            entity: "job",
+                            entity_id: id.as_str(),
+                            event: &kind,
+                            to: Some("lost"),
+                            fence: Some(row.get(2)?),
+                            took_ms: claimed.map(|at| millis(now.since(at))),
+                            thread: thread.as_deref(),
+                            detail: Some("the worker was lost"),
+                            ..Entry::default()
+                        },
+                    )?;
+                    if row.get::<String>(3)? == "dead"
+                        && let Some(on_dead) = &on_dead
+                    {
+                        on_dead(tx, &Dead { job: id, kind, thread, error: "the worker was lost".into() })?;
+                    }
+                }
+                if !rows.is_empty() {
+                    lanes.iter().for_each(|lane| tx.wake(lane));
+                }
+                Ok(rows.len())
+            })
+            .await
+    }
+}
+
+fn bury(tx: &mut Tx, claim: &Claim, text: &str, outcome: Outcome) -> Result<u64, StoreError> {
+    tx.execute(sql::BURY, args![&claim.job, claim.fence, text, outcome.as_str()])
+}
+
+fn short(text: &str) -> String {
+    text.chars().take(500).collect()
+}

@@ -1,0 +1,271 @@
+//! The outside world in a box: YooKassa, Heleket, CrystalPay and the Telegram Bot API as one local server.
+//!
+//! They speak their real wire formats, with faults on request, and write down the ground truth: what they accepted and what they were
+//! answered. Tests and benchmarks run the box inside their own process, `semel demo` brings it along, `semel sandbox` runs it alone.
+//!
+//! It knows nothing of the program that it stands around: all it shares with it is the wire. It is a fake, so it keeps its own clock,
+//! throws its own dice and brings its own HTTP client. Nothing expires by itself, and no money is real. It listens on loopback unless told
+//! otherwise, and its control pages ask nobody for a password: do not put it on a public address.
+//!
+//! | Address | What |
+//! |---|---|
+//! | `/yookassa/v3`, `/heleket`, `/crystalpay/v3`, `/telegram` | the services, see [`Sandbox::yookassa_url`] and its neighbours |
+//! | `/pay/{provider}/{id}` | the page on which a customer pays |
+//! | `/chat/{chat_id}` | the chat as the customer sees it |
+//! | `/` and `POST /control/{what}` | the board, and the same as JSON |
+//! | `/truth` | the ground truth |
+
+mod amount;
+mod answer;
+mod clock;
+mod control;
+mod crystalpay;
+mod door;
+mod faults;
+mod heleket;
+mod hooks;
+mod options;
+mod outbox;
+mod pages;
+mod params;
+mod payments;
+mod php;
+mod telegram;
+mod truth;
+mod world;
+mod yookassa;
+
+use std::io;
+
+use bytes::Bytes;
+use tokio::net::TcpListener;
+
+pub use crate::faults::{Fault, FaultId, Target};
+pub use crate::options::{
+    BOT_TOKEN, CRYSTALPAY_LOGIN, CRYSTALPAY_SALT, CRYSTALPAY_SECRET, Delivery, HELEKET_MERCHANT_ID,
+    HELEKET_PAYMENT_KEY, HELEKET_PAYOUT_KEY, Options, YOOKASSA_SECRET_KEY, YOOKASSA_SHOP_ID,
+};
+pub use crate::outbox::{HookId, HookKnobs, HookOutcome, HookState, HookView, Notice};
+pub use crate::payments::{PayError, PaymentView, Provider};
+pub use crate::telegram::{Button, ChatState, File, Message, TelegramLimits};
+pub use crate::truth::{GtHook, GtPay, GtTg, Truth};
+
+use crate::payments::{Move, Payment};
+use crate::world::{World, lock};
+
+/// A running box. Clones are handles on the same world; it runs until [`Sandbox::stop`] or the end of the runtime.
+#[derive(Clone)]
+pub struct Sandbox {
+    world: World,
+}
+
+/// Starting and addresses.
+impl Sandbox {
+    /// Starts the server; it accepts when this returns. Call inside a tokio runtime.
+    ///
+    /// Fails when the address is taken or the truth file cannot be opened.
+    pub async fn start(options: Options) -> Result<Sandbox, io::Error> {
+        let listener = TcpListener::bind(options.listen).await?;
+        let base = format!("http://{}", listener.local_addr()?);
+        let world = World::new(options, base)?;
+        let router = door::router(world.clone());
+        world.spawn(door::serve(world.clone(), listener, router));
+        Ok(Sandbox { world })
+    }
+
+    /// Ends the server, its connections and all webhook retries, and waits until they ended.
+    pub async fn stop(self) {
+        self.world.stop.cancel();
+        self.world.tasks.close();
+        self.world.tasks.wait().await;
+    }
+
+    /// The server itself: `http://127.0.0.1:PORT`.
+    pub fn url(&self) -> String {
+        self.world.base.clone()
+    }
+
+    /// The API base of YooKassa.
+    pub fn yookassa_url(&self) -> String {
+        self.api_url(Provider::Yookassa)
+    }
+
+    /// The API base of Heleket; paths below start with `/v1`.
+    pub fn heleket_url(&self) -> String {
+        self.api_url(Provider::Heleket)
+    }
+
+    /// The API base of CrystalPay.
+    pub fn crystalpay_url(&self) -> String {
+        self.api_url(Provider::CrystalPay)
+    }
+
+    /// The base of the Bot API: calls go to `{base}/bot{token}/{method}`.
+    pub fn telegram_url(&self) -> String {
+        format!("{}/telegram", self.world.base)
+    }
+
+    fn api_url(&self, provider: Provider) -> String {
+        format!("{}{}", self.world.base, provider.base_path())
+    }
+
+    /// Sets where YooKassa sends its webhooks from now on, as an owner does in the cabinet.
+    pub fn set_yookassa_hook_url(&self, url: impl Into<String>) {
+        *lock(&self.world.yookassa_hook_url) = Some(url.into());
+    }
+}
+
+/// The customer's side of payments. Each step changes the provider's object, writes `gt_pay` and puts a webhook into the outbox.
+impl Sandbox {
+    /// The customer pays what is asked (or what is still missing). A YooKassa payment made without `capture: true` waits for capture;
+    /// paying it again captures it.
+    pub fn pay(&self, provider: Provider, id: &str) -> Result<PaymentView, PayError> {
+        self.world.go(provider, id, Move::Pay(None))
+    }
+
+    /// The customer pays this sum, decimal text in the payment's currency. At YooKassa, where no customer can, it stands for an object
+    /// whose sum differs from the asked one, as after a partial capture.
+    pub fn pay_amount(&self, provider: Provider, id: &str, amount: &str) -> Result<PaymentView, PayError> {
+        self.world.pay_amount(provider, id, amount)
+    }
+
+    /// The payment is refused: YooKassa `canceled`, Heleket `fail`, CrystalPay `failed`.
+    pub fn decline(&self, provider: Provider, id: &str) -> Result<PaymentView, PayError> {
+        self.world.go(provider, id, Move::Decline)
+    }
+
+    /// The time to pay runs out: YooKassa `canceled`, Heleket `cancel` (or `wrong_amount` if something came), CrystalPay `unavailable`.
+    /// At Heleket and CrystalPay the customer may still pay late.
+    pub fn expire(&self, provider: Provider, id: &str) -> Result<PaymentView, PayError> {
+        self.world.go(provider, id, Move::Expire)
+    }
+
+    /// The money is seen and not final: YooKassa `waiting_for_capture`, Heleket `confirm_check`, CrystalPay `processing`.
+    pub fn hold(&self, provider: Provider, id: &str) -> Result<PaymentView, PayError> {
+        self.world.go(provider, id, Move::Hold)
+    }
+
+    /// All payments of a provider, oldest first.
+    pub fn payments(&self, provider: Provider) -> Vec<PaymentView> {
+        lock(&self.world.payments).of(provider).map(Payment::view).collect()
+    }
+
+    /// One payment by the provider's id.
+    pub fn payment(&self, provider: Provider, id: &str) -> Option<PaymentView> {
+        lock(&self.world.payments).get(provider, id).map(Payment::view)
+    }
+
+    /// The newest payment that carries the shop's own id, of whatever provider.
+    pub fn find_payment_by_ours(&self, ours: &str) -> Option<PaymentView> {
+        self.world.by_ours(ours)
+    }
+}
+
+/// Webhooks.
+impl Sandbox {
+    /// Every event so far, oldest first, with its bytes and its state.
+    pub fn hooks(&self) -> Vec<HookView> {
+        lock(&self.world.hooks).views()
+    }
+
+    /// Events that nobody acknowledged yet, oldest first.
+    pub fn pending_hooks(&self) -> Vec<HookId> {
+        lock(&self.world.hooks).pending()
+    }
+
+    /// Makes one attempt, whatever the event's state; acknowledged, it is delivered. An unknown id sends nothing.
+    pub async fn send_hook(&self, id: HookId) -> HookOutcome {
+        self.world.send_hook(id).await
+    }
+
+    /// Sends an event once more, as the button in a provider's cabinet does.
+    pub async fn resend(&self, id: HookId) -> HookOutcome {
+        self.world.send_hook(id).await
+    }
+
+    /// Loses an event: no further attempts by itself.
+    pub fn drop_hook(&self, id: HookId) {
+        self.world.drop_hook(id);
+    }
+
+    /// Makes one attempt for each pending event, one after the other, oldest first.
+    pub async fn send_all(&self) -> Vec<HookOutcome> {
+        let mut outcomes = Vec::new();
+        for id in self.pending_hooks() {
+            outcomes.push(self.world.send_hook(id).await);
+        }
+        outcomes
+    }
+
+    /// Posts any bytes to where this provider's webhooks go (YooKassa's address, else the newest payment's). Headers given here replace
+    /// the genuine ones. Never part of the ground truth: the provider did not say it.
+    pub async fn forge(&self, provider: Provider, body: impl Into<Bytes>, headers: &[(&str, &str)]) -> HookOutcome {
+        self.world.forge(provider, headers, body.into()).await
+    }
+
+    /// Queues an authentic webhook that says the payment is in `state` (the provider's word; at YooKassa also `refund.succeeded`), while
+    /// the API goes on saying what is true. The ids of the queued events: none if the provider has no address or the knobs lost it.
+    pub fn lie(&self, provider: Provider, id: &str, state: &str) -> Result<Vec<HookId>, PayError> {
+        self.world.lie(provider, id, state)
+    }
+
+    /// The authentic webhook of a payment in `state` as bytes, without queueing or changing anything. For the state that the payment is
+    /// in, sums may differ from the real event's: take that from [`Sandbox::hooks`].
+    pub fn notice(&self, provider: Provider, id: &str, state: &str) -> Result<Notice, PayError> {
+        self.world.notice_of(provider, id, state)
+    }
+
+    /// Sets how webhooks go wrong from now on.
+    pub fn set_hook_knobs(&self, knobs: HookKnobs) {
+        lock(&self.world.hooks).knobs = knobs;
+    }
+}
+
+/// Faults of the servers.
+impl Sandbox {
+    /// Makes calls go wrong: the next `times`, or until it is lifted. The oldest fault that matches a call hits it.
+    pub fn fault(&self, target: Target, fault: Fault, times: Option<u32>) -> FaultId {
+        lock(&self.world.faults).add(target, fault, times)
+    }
+
+    /// Ends one fault.
+    pub fn lift_fault(&self, id: FaultId) {
+        lock(&self.world.faults).lift(id);
+    }
+
+    /// Ends all faults of the servers. The webhook knobs stay.
+    pub fn clear_faults(&self) {
+        lock(&self.world.faults).clear();
+    }
+}
+
+/// Telegram.
+impl Sandbox {
+    /// What stands in a chat, oldest first.
+    pub fn chat(&self, chat_id: i64) -> Vec<Message> {
+        lock(&self.world.town).messages(chat_id)
+    }
+
+    /// The chats that were written to or set, by id.
+    pub fn chats(&self) -> Vec<i64> {
+        lock(&self.world.town).chats().into_iter().map(|(chat, _, _)| chat).collect()
+    }
+
+    /// Sets whether the bot can reach a chat.
+    pub fn set_chat_state(&self, chat_id: i64, state: ChatState) {
+        lock(&self.world.town).set_state(chat_id, state);
+    }
+
+    /// Enforces limits from now on, or none.
+    pub fn set_telegram_limits(&self, limits: Option<TelegramLimits>) {
+        lock(&self.world.town).limits.rule = limits;
+    }
+}
+
+/// The ground truth.
+impl Sandbox {
+    /// All tables as they are now.
+    pub fn truth(&self) -> Truth {
+        lock(&self.world.truth).truth()
+    }
+}

@@ -1,0 +1,224 @@
+//! The owner's hand on the machinery: inbox, jobs, payments, tokens, the self-check.
+
+use axum::extract::{Path, Query, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Extension, Json, Router};
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use semel_kernel::args;
+use semel_kernel::ids::new_id;
+use semel_kernel::inbox::{self, InboxId};
+use semel_kernel::jobs::{self, JobId};
+use semel_shop::audit;
+use semel_shop::checkout::{self, PaymentId};
+use semel_shop::web::{Problem, Strict};
+use semel_shop::{Error, Shop};
+
+use super::auth::{Caller, Scope, hash_token};
+use super::Doors;
+
+pub(super) fn routes(trusted: bool) -> Router<Doors> {
+    let router = Router::new()
+        .route("/api/v1/inbox", get(list_inbox))
+        .route("/api/v1/inbox/{id}/replay", post(replay_inbox))
+        .route("/api/v1/jobs", get(list_jobs))
+        .route("/api/v1/jobs/{id}", get(why))
+        .route("/api/v1/jobs/{id}/retry", post(retry))
+        .route("/api/v1/payments/{id}/replay", post(replay_payment))
+        .route("/api/v1/verify", get(verify));
+    // Tokens are made where the machine is: a stolen token must not be able to make more of its kind.
+    if trusted {
+        return router
+            .route("/api/v1/tokens", post(create_token).get(list_tokens))
+            .route("/api/v1/tokens/{id}/revoke", post(revoke_token));
+    }
+    router
+}
+
+#[derive(Deserialize)]
+struct Page {
+    state: Option<String>,
+    cursor: Option<String>,
+    limit: Option<i64>,
+}
+
+impl Page {
+    fn limit(&self) -> i64 {
+        self.limit.unwrap_or(50).clamp(1, 200)
+    }
+}
+
+fn page(mut items: Vec<Value>, limit: i64) -> Response {
+    let wanted = usize::try_from(limit).unwrap_or(50);
+    let more = items.len() > wanted;
+    items.truncate(wanted);
+    let next = more.then(|| items.last().map(|item| item["id"].clone())).flatten();
+    Json(json!({ "items": items, "next_cursor": next })).into_response()
+}
+
+async fn list_inbox(State(doors): State<Doors>, Query(asked): Query<Page>) -> Result<Response, Problem> {
+    let limit = asked.limit();
+    let rows = doors
+        .shop
+        .read("inbox.list", move |tx| Ok(inbox::list(tx, asked.state.as_deref(), asked.cursor.as_deref(), limit + 1)?))
+        .await?;
+    let items = rows.iter().map(|row| {
+        json!({
+            "id": row.id, "provider": row.source, "event_id": row.event_id, "event": row.event, "subject": row.subject,
+            "state": row.state, "reason": row.reason, "seen": row.seen, "received_at": row.received_at.to_string(),
+            "terminal_at": row.terminal_at.map(|at| at.to_string()), "body": String::from_utf8_lossy(&row.body),
+        })
+    });
+    Ok(page(items.collect(), limit))
+}
+
+async fn replay_inbox(State(doors): State<Doors>, Path(id): Path<String>) -> Result<Response, Problem> {
+    let id = InboxId::parse(&id).ok_or_else(|| not_there("notice", &id))?;
+    let of = id.clone();
+    let reopened = doors
+        .shop
+        .write("inbox.replay", move |tx, shop| {
+            let notice = inbox::find(tx, &of)?.ok_or_else(|| Error::NotFound { what: "notice", id: of.to_string() })?;
+            let reopened = notice.state == "received" || inbox::reopen(tx, &of)?;
+            if reopened {
+                checkout::hints::look_again(tx, shop, &of)?;
+            }
+            Ok(reopened)
+        })
+        .await?;
+    if !reopened {
+        return Err(Problem::conflict("a later notice of the same event is live; replay that one"));
+    }
+    Ok((StatusCode::ACCEPTED, Json(json!({ "id": id, "state": "received" }))).into_response())
+}
+
+async fn list_jobs(State(doors): State<Doors>, Query(asked): Query<Page>) -> Result<Response, Problem> {
+    let limit = asked.limit();
+    let rows = doors
+        .shop
+        .read("jobs.list", move |tx| Ok(jobs::list(tx, asked.state.as_deref(), asked.cursor.as_deref(), limit + 1)?))
+        .await?;
+    Ok(page(rows.iter().map(|row| json!(row)).collect(), limit))
+}
+
+async fn why(State(doors): State<Doors>, Path(id): Path<String>) -> Result<Response, Problem> {
+    let job = JobId::parse(&id).ok_or_else(|| not_there("job", &id))?;
+    let found = doors.shop.read("jobs.why", move |tx| Ok(jobs::why(tx, &job)?)).await?;
+    let Some((job, why)) = found else { return Err(not_there("job", &id)) };
+    Ok(Json(json!({ "job": job, "why": why })).into_response())
+}
+
+async fn retry(
+    State(doors): State<Doors>,
+    caller: Option<Extension<Caller>>,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let job = JobId::parse(&id).ok_or_else(|| not_there("job", &id))?;
+    let actor = caller.map_or_else(|| "api".to_owned(), |Extension(caller)| caller.id);
+    let lanes = doors.lanes.clone();
+    let retried = doors.shop.write("jobs.retry", move |tx, _| Ok(jobs::retry(tx, &job, &lanes, &actor)?)).await?;
+    if !retried {
+        return Err(Problem::conflict("there is no such job that waits or died; a running or done job is not retried"));
+    }
+    Ok((StatusCode::ACCEPTED, Json(json!({ "id": id, "state": "ready" }))).into_response())
+}
+
+async fn replay_payment(State(doors): State<Doors>, Path(id): Path<String>) -> Result<Response, Problem> {
+    let payment = PaymentId::parse(&id).ok_or_else(|| not_there("payment", &id))?;
+    checkout::flows::replay(&doors.shop, payment.clone()).await?;
+    let found = doors.shop.read("payment.show", move |tx| checkout::flows::find(tx, &payment)).await?;
+    Ok(Json(json!({ "id": id, "status": found.state, "order": found.order, "received": found.received })).into_response())
+}
+
+#[derive(Deserialize)]
+struct VerifyQuery {
+    #[serde(default)]
+    at_rest: bool,
+}
+
+async fn verify(State(doors): State<Doors>, Query(asked): Query<VerifyQuery>) -> Result<Response, Problem> {
+    let verdicts = audit::verify(&doors.shop.store, audit::Parameters::default(), asked.at_rest).await.map_err(Error::from)?;
+    let clean = verdicts.iter().all(|verdict| verdict.count == 0);
+    let lines: Vec<Value> = verdicts
+        .iter()
+        .map(|v| json!({ "id": v.id, "meaning": v.meaning, "count": v.count, "violations": v.violations, "took_ms": v.took_ms }))
+        .collect();
+    Ok(Json(json!({ "clean": clean, "predicates": lines })).into_response())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewToken {
+    name: String,
+    #[serde(default = "write")]
+    scopes: Vec<String>,
+}
+
+fn write() -> Vec<String> {
+    vec!["write".into()]
+}
+
+async fn create_token(State(doors): State<Doors>, Strict(new): Strict<NewToken>) -> Result<Response, Problem> {
+    if let Some(word) = new.scopes.iter().find(|word| Scope::parse(word).is_none()) {
+        return Err(Problem::unprocessable(format!("scopes: {word:.40} is not one of read, write, metrics")));
+    }
+    let secret: [u8; 32] = doors.shop.chance.bytes();
+    let token = format!("semel_{}", hex::encode(secret));
+    let (hash, scopes, name) = (hash_token(&token), new.scopes.join(","), new.name.clone());
+    let id = doors
+        .shop
+        .write("tokens.create", move |tx, shop: &Shop| {
+            let now = tx.now();
+            let id = new_id("tok", now, &shop.chance);
+            tx.execute(
+                "insert into tokens (id, name, hash, scopes, created_at) values ($1, $2, $3, $4, $5)",
+                args![&id, &name, &hash, &scopes, now],
+            )?;
+            Ok::<_, Error>(id)
+        })
+        .await?;
+    let body = json!({ "id": id, "name": new.name, "scopes": new.scopes, "token": token });
+    Ok((StatusCode::CREATED, Json(body)).into_response())
+}
+
+async fn list_tokens(State(doors): State<Doors>) -> Result<Response, Problem> {
+    let rows = doors
+        .shop
+        .store
+        .rows("tokens.list", "select id, name, scopes, created_at, revoked_at from tokens order by id", &[])
+        .await
+        .map_err(Error::from)?;
+    let read = |row: &semel_kernel::store::Row| -> Result<Value, semel_kernel::store::StoreError> {
+        let (id, name, scopes): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let created: semel_kernel::clock::Time = row.get(3)?;
+        let revoked: Option<semel_kernel::clock::Time> = row.get(4)?;
+        Ok(json!({
+            "id": id, "name": name, "scopes": scopes.split(',').collect::<Vec<_>>(), "created_at": created.to_string(),
+            "revoked_at": revoked.map(|at| at.to_string()),
+        }))
+    };
+    let items = rows.iter().map(read).collect::<Result<Vec<_>, _>>().map_err(Error::from)?;
+    Ok(Json(json!({ "items": items })).into_response())
+}
+
+async fn revoke_token(State(doors): State<Doors>, Path(id): Path<String>) -> Result<Response, Problem> {
+    let of = id.clone();
+    let revoked = doors
+        .shop
+        .write("tokens.revoke", move |tx, _| {
+            let now = tx.now();
+            Ok::<_, Error>(tx.execute("update tokens set revoked_at = $2 where id = $1 and revoked_at is null", args![&of, now])?)
+        })
+        .await?;
+    if revoked == 0 {
+        return Err(not_there("token", &id));
+    }
+    Ok(Json(json!({ "id": id, "revoked": true })).into_response())
+}
+
+fn not_there(what: &'static str, id: &str) -> Problem {
+    Error::NotFound { what, id: id.to_owned() }.into()
+}

@@ -1,0 +1,151 @@
+//! `Idempotency-Key` on every POST: the same key gives the same answer, byte for byte.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::body::{Body, to_bytes};
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{Method, StatusCode};
+use sha2::{Digest, Sha256};
+
+use semel_kernel::ids::new_id;
+use semel_kernel::keys::{self, Key, Standing};
+use semel_shop::Error;
+use semel_shop::web::{KeyInHand, Problem};
+
+use super::auth::Caller;
+use super::Doors;
+
+const HEADER: &str = "idempotency-key";
+const REPLAYED: &str = "idempotent-replayed";
+const ANSWER_BYTES: usize = 4 * 1024 * 1024;
+
+/// The requests of this process whose key is in hand.
+#[derive(Clone, Default)]
+pub struct InHand(Arc<Mutex<HashSet<String>>>);
+
+impl InHand {
+    fn add(&self, owner: &str) -> Held {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(owner.to_owned());
+        Held { of: self.clone(), owner: owner.to_owned() }
+    }
+
+    fn has(&self, owner: &str) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(owner)
+    }
+}
+
+struct Held {
+    of: InHand,
+    owner: String,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.of.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.owner);
+    }
+}
+
+/// Claims the key of a POST, runs it once, and stores its answer.
+pub(super) async fn once(State(doors): State<Doors>, request: Request, next: Next) -> Result<Response, Problem> {
+    if request.method() != Method::POST {
+        return Ok(next.run(request).await);
+    }
+    let text = request.headers().get(HEADER).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let sound = (1..=255).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+    if !sound {
+        return Err(Problem::bad_request(
+            "send an Idempotency-Key header of 1 to 255 visible ASCII characters with every POST: a repeat with the same key gets the same answer",
+        ));
+    }
+    let caller = request.extensions().get::<Caller>().map_or("nobody", |caller| caller.id.as_str());
+    let scope = format!("{caller} {}", request.uri().path());
+    let (parts, body) = request.into_parts();
+    let body = to_bytes(body, ANSWER_BYTES).await.map_err(|_| Problem::bad_request("the body cannot be read"))?;
+    let mut hasher = Sha256::new();
+    hasher.update(parts.uri.path_and_query().map_or("", |path| path.as_str()));
+    hasher.update([0]);
+    hasher.update(&body);
+    let key = Key {
+        scope,
+        key: text_of(&parts.headers),
+        fingerprint: hex::encode(hasher.finalize()),
+        owner: new_id("req", doors.shop.now(), &doors.shop.chance),
+    };
+    let held = doors.in_hand.add(&key.owner);
+    let standing = claim(&doors, &key).await?;
+    let resume = match standing {
+        Standing::New => None,
+        Standing::Resume(resource) => Some(resource),
+        Standing::Answered { status, body } => return Ok(stored(status, body)),
+        Standing::Mismatch => {
+            return Err(Problem::unprocessable("this Idempotency-Key was used with another request; take a new one"));
+        }
+        Standing::Busy { wait } => {
+            return Err(Problem::conflict("the first request with this Idempotency-Key is still being answered").with_retry_after(wait));
+        }
+    };
+    let mut request = Request::from_parts(parts, Body::from(body));
+    request.extensions_mut().insert(KeyInHand { key: key.clone(), resume });
+    let answer = next.run(request).await;
+    let answer = keep(&doors, &key, answer).await;
+    drop(held);
+    answer
+}
+
+fn text_of(headers: &http::HeaderMap) -> String {
+    headers.get(HEADER).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+}
+
+async fn claim(doors: &Doors, key: &Key) -> Result<Standing, Problem> {
+    let (key, in_hand) = (key.clone(), doors.in_hand.clone());
+    // On SQLite every other owner is of a process that is gone; on PostgreSQL it may be another copy's.
+    let alone = doors.shop.store.engine() == semel_kernel::store::Engine::Sqlite;
+    let claimed = doors.shop.write("keys.claim", move |tx, _| {
+        let alive = |owner: &str| match in_hand.has(owner) {
+            true => Some(true),
+            false => alone.then_some(false),
+        };
+        Ok::<_, Error>(keys::claim(tx, &key, &alive)?)
+    });
+    Ok(claimed.await?)
+}
+
+/// Stores an answer that ended the request for good. Refusals that began nothing free the key: the corrected request
+/// may use it. What may succeed later keeps it, so that the repeat resumes.
+async fn keep(doors: &Doors, key: &Key, answer: Response) -> Result<Response, Problem> {
+    let status = answer.status();
+    let (parts, body) = answer.into_parts();
+    let body = to_bytes(body, ANSWER_BYTES).await.map_err(Problem::internal)?;
+    let bytes = body.to_vec();
+    let key = key.clone();
+    let done = status.is_success() || status == StatusCode::BAD_GATEWAY;
+    let kept = doors
+        .shop
+        .write("keys.answer", move |tx, _| {
+            if done {
+                keys::answer(tx, &key, status.as_u16(), &bytes)
+            } else {
+                keys::release(tx, &key).map(|()| true)
+            }
+            .map_err(Error::from)
+        })
+        .await;
+    if let Err(error) = kept {
+        // The work is done; a repeat finds what it made under the same key.
+        tracing::warn!(%error, "could not store the answer of an idempotency key");
+    }
+    Ok(Response::from_parts(parts, Body::from(body)))
+}
+
+fn stored(status: u16, body: Vec<u8>) -> Response {
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
+    let kind = if status.is_success() { "application/json" } else { "application/problem+json" };
+    let mut answer = (status, body).into_response();
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    answer.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+    answer
+}

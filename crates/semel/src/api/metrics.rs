@@ -1,0 +1,96 @@
+//! `/metrics` for Prometheus. Label sets are small and fixed.
+
+use std::sync::atomic::AtomicU64;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::Router;
+use http::StatusCode;
+use http::header::CONTENT_TYPE;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use semel_payments::Provider;
+
+use super::Doors;
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct WebhookLabels {
+    provider: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct NameLabels {
+    name: String,
+    state: String,
+}
+
+/// What is counted as it happens.
+#[derive(Clone, Default)]
+pub struct Counters {
+    webhooks: Family<WebhookLabels, Counter<u64, AtomicU64>>,
+}
+
+impl Counters {
+    /// A webhook came: `accepted`, `refused` or `unavailable`.
+    pub fn webhook(&self, provider: Provider, outcome: &'static str) {
+        self.webhooks.get_or_create(&WebhookLabels { provider: provider.as_str(), outcome }).inc();
+    }
+}
+
+pub(super) fn routes() -> Router<Doors> {
+    Router::new().route("/metrics", get(scrape))
+}
+
+const LEVELS: &[(&str, &str, &str)] = &[
+    ("semel_jobs", "Jobs that are not done, by kind and state", "select kind, state, count(*) from jobs where state in ('ready', 'running', 'dead') group by kind, state"),
+    ("semel_inbox", "Notices that wait", "select source, state, count(*) from inbox where state = 'received' group by source, state"),
+    ("semel_orders", "Orders, by how they are paid and status", "select provider, state, count(*) from orders group by provider, state"),
+    ("semel_stock", "Units on the shelf, by product", "select product, state, count(*) from units where state = 'available' group by product, state"),
+    ("semel_suspense", "Payments that belong to nobody yet", "select provider, state, count(*) from suspense where state = 'open' group by provider, state"),
+    ("semel_messages_unknown", "Messages whose fate Telegram did not tell", "select kind, state, count(*) from messages where state = 'unknown' group by kind, state"),
+];
+
+async fn scrape(State(doors): State<Doors>) -> Response {
+    let mut registry = Registry::default();
+    registry.register("semel_webhooks", "Webhooks by provider and outcome", doors.counters.webhooks.clone());
+    for (name, help, query) in LEVELS {
+        let family = Family::<NameLabels, Gauge>::default();
+        if let Ok(rows) = doors.shop.store.rows("metrics", *query, &[]).await {
+            for row in rows {
+                if let (Ok(name), Ok(state), Ok(count)) = (row.get(0), row.get(1), row.get::<i64>(2)) {
+                    family.get_or_create(&NameLabels { name, state }).set(count);
+                }
+            }
+        }
+        registry.register(*name, *help, family);
+    }
+    let tasks = Family::<NameLabels, Gauge>::default();
+    for task in doors.supervisor.view() {
+        let labels = NameLabels { name: task.name.to_owned(), state: task.state.as_str().to_owned() };
+        tasks.get_or_create(&labels).set(1);
+    }
+    registry.register("semel_task", "Long-lived tasks and their state", tasks);
+    let calls = Family::<NameLabels, Gauge>::default();
+    for host in doors.shop.outbound.stats() {
+        for (state, count) in [("calls", host.calls), ("failures", host.failures), ("retries", host.retries)] {
+            let labels = NameLabels { name: host.host_key.clone(), state: state.to_owned() };
+            calls.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+    registry.register("semel_outbound", "Calls to the outside, by host", calls);
+    let mut text = String::new();
+    match encode(&mut text, &registry) {
+        Ok(()) => {
+            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            (StatusCode::OK, [(CONTENT_TYPE, kind)], text).into_response()
+        }
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}

@@ -1,0 +1,93 @@
+//! The HTTP contract: webhooks in, the API, health, metrics.
+
+mod auth;
+mod care;
+mod health;
+mod idempotency;
+mod metrics;
+mod openapi;
+mod webhooks;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+
+use semel_kernel::inbox::Intake;
+use semel_kernel::supervise::Supervisor;
+use semel_shop::Shop;
+
+pub use auth::{Caller, Scope, hash_token};
+pub use health::Ready;
+pub use metrics::Counters;
+
+/// What the doors share.
+#[derive(Clone)]
+pub struct Doors(Arc<Shared>);
+
+/// The parts of [`Doors`].
+pub struct Shared {
+    /// The shop behind them.
+    pub shop: Shop,
+    /// Where webhooks go in.
+    pub intake: Intake,
+    /// Whether the database is up to date and the workers run.
+    pub ready: Ready,
+    /// The long-lived tasks.
+    pub supervisor: Supervisor,
+    /// What is counted.
+    pub counters: Counters,
+    /// The token from the settings, hashed.
+    pub first_token: Option<String>,
+    /// Lanes of the shop's jobs, for commands that wake them.
+    pub lanes: Vec<&'static str>,
+    /// Requests whose idempotency key is in hand.
+    pub in_hand: idempotency::InHand,
+    /// Whether a forwarding proxy is declared.
+    pub proxy_declared: bool,
+}
+
+impl std::ops::Deref for Doors {
+    type Target = Shared;
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+impl Doors {
+    /// Doors of these parts.
+    pub fn new(shared: Shared) -> Self {
+        Self(Arc::new(shared))
+    }
+}
+
+/// No requests yet.
+pub fn nobody() -> idempotency::InHand {
+    idempotency::InHand::default()
+}
+
+/// Every route. `trusted` is for the owner's own socket and for commands inside the process: no token is asked.
+pub fn routes(doors: &Doors, trusted: bool) -> Router {
+    let features = Router::new()
+        .merge(semel_shop::catalog::http::routes())
+        .merge(semel_shop::customers::http::routes())
+        .merge(semel_shop::orders::http::routes())
+        .with_state(doors.shop.clone());
+    let mut api = Router::new()
+        .merge(features)
+        .merge(care::routes(trusted).with_state(doors.clone()))
+        .layer(from_fn_with_state(doors.clone(), idempotency::once));
+    let mut watched = Router::new().merge(metrics::routes().with_state(doors.clone()));
+    if !trusted {
+        api = api.layer(from_fn_with_state(doors.clone(), auth::bearer));
+        watched = watched.layer(from_fn_with_state(doors.clone(), auth::bearer));
+    } else {
+        api = api.layer(axum::Extension(Caller::operator()));
+    }
+    Router::new()
+        .merge(api)
+        .merge(watched)
+        .merge(webhooks::routes().with_state(doors.clone()))
+        .merge(health::routes().with_state(doors.clone()))
+        .merge(openapi::routes())
+}

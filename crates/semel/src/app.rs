@@ -1,0 +1,282 @@
+//! The running program: database, workers, doors, and an orderly end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::Router;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use semel_kernel::clock::{Chance, Stopwatch};
+use semel_kernel::cron::{self, CatchUp, Schedule};
+use semel_kernel::ids::new_id;
+use semel_kernel::inbox::Intake;
+use semel_kernel::jobs::{self, Workers, WorkersOptions};
+use semel_kernel::keys;
+use semel_kernel::store::migrate::migrate;
+use semel_kernel::store::{Engine, Store, StoreError};
+use semel_kernel::supervise::Supervisor;
+use semel_shop::checkout::{SweepProvider, hints};
+use semel_shop::{Error, Shop, alerts, messages};
+
+use crate::api::{Counters, Doors, Ready, Shared, hash_token, nobody, routes};
+use crate::server::{Base, Limits, TrustedProxies, base, serve};
+use crate::settings::Settings;
+use crate::{ROOMS, parts};
+
+const SWEEP: &str = "provider.sweep";
+const FORGET: &str = "keys.forget";
+
+/// The schedules of the program: each tick is one job or one deed, whatever number of copies runs.
+const SCHEDULES: &[Schedule] = &[
+    Schedule { name: SWEEP, expression: "17 * * * *", catch_up: CatchUp::Once },
+    Schedule { name: FORGET, expression: "41 3 * * *", catch_up: CatchUp::Skip },
+];
+
+/// A program that is put together and not yet started.
+pub struct App {
+    /// The shop.
+    pub shop: Shop,
+    /// Every route, without the outer layers.
+    pub doors: Doors,
+    workers: Arc<Workers<Shop>>,
+    supervisor: Supervisor,
+    settings: Settings,
+    owner: String,
+}
+
+impl App {
+    /// Puts the parts together on an open database. Starts nothing but the intake, which waits for notices.
+    pub fn build(settings: Settings, store: Store, chance: Chance) -> anyhow::Result<App> {
+        let shop = parts::shop(&settings, store, chance)?;
+        Ok(Self::of(settings, shop))
+    }
+
+    /// The same for a shop that was made by hand.
+    pub fn of(settings: Settings, shop: Shop) -> App {
+        let clock = shop.store.clock().clone();
+        let owner = new_id("run", clock.now(), &shop.chance);
+        let supervisor = Supervisor::new(clock, shop.chance.clone());
+        let workers = Workers::new(shop.store.clone(), shop.chance.clone(), WorkersOptions::new(owner.clone()));
+        let dead_shop = shop.clone();
+        let workers = Shop::workers(workers).on_dead(move |tx, dead| {
+            messages::flows::buried(tx, &dead.job, &dead.error)?;
+            let text = format!("Job {} ({}) gave up: {}. `semel job retry {}` runs it again", dead.job, dead.kind, dead.error, dead.job);
+            alerts::flows::raise(tx, &dead_shop, format!("dead:{}", dead.job), text).map_err(|error| match error {
+                Error::Store(error) => error,
+                other => StoreError::Statement(other.to_string()),
+            })
+        });
+        let intake = Intake::start(shop.store.clone(), shop.chance.clone(), hints::intake_options());
+        let doors = Doors::new(Shared {
+            shop: shop.clone(),
+            intake,
+            ready: Ready::default(),
+            supervisor: supervisor.clone(),
+            counters: Counters::default(),
+            first_token: settings.api_token.as_ref().map(|token| hash_token(token.expose())),
+            lanes: workers.lanes().to_vec(),
+            in_hand: nobody(),
+            proxy_declared: !settings.trusted_proxies.is_empty(),
+        });
+        App { shop, doors, workers: Arc::new(workers), supervisor, settings, owner }
+    }
+
+    /// The workers, for tests and commands that run what is due by hand.
+    pub fn workers(&self) -> &Arc<Workers<Shop>> {
+        &self.workers
+    }
+
+    /// The doors with their outer layers: limits, request ids, the client's address, a log line each.
+    pub fn router(&self, trusted: bool) -> Router {
+        let limits = Limits {
+            body_bytes: self.settings.limits.body,
+            connections: self.settings.limits.connections,
+            header_timeout: self.settings.limits.header_timeout,
+            body_timeout: self.settings.limits.body_timeout,
+            ..Limits::default()
+        };
+        let (clock, chance) = (self.shop.store.clock().clone(), self.shop.chance.clone());
+        let started = Stopwatch::start();
+        base(
+            routes(&self.doors, trusted),
+            Base {
+                limits,
+                proxies: TrustedProxies::new(self.settings.trusted_proxies.clone()),
+                fresh_id: Arc::new(move || new_id("req", clock.now(), &chance)),
+                uptime: Arc::new(move || started.elapsed()),
+            },
+        )
+    }
+
+    fn limits(&self) -> Limits {
+        Limits {
+            body_bytes: self.settings.limits.body,
+            connections: self.settings.limits.connections,
+            header_timeout: self.settings.limits.header_timeout,
+            body_timeout: self.settings.limits.body_timeout,
+            ..Limits::default()
+        }
+    }
+
+    /// Brings the schema up to date, gives back what an earlier run left, and registers the schedules.
+    pub async fn prepare(&self) -> Result<(), StoreError> {
+        let applied = migrate(&self.shop.store, ROOMS).await?;
+        if !applied.is_empty() {
+            tracing::info!(steps = applied.len(), "database schema is up to date: {}", applied.join(", "));
+        }
+        let lost = self.workers.recover().await?;
+        if lost > 0 {
+            tracing::info!(jobs = lost, "took up jobs that an earlier run left");
+        }
+        self.shop.store.write("cron.register", |tx| cron::register(tx, SCHEDULES)).await
+    }
+
+    /// Makes the doors usable for one command in this process: the schema is brought up to date and no work is started.
+    pub async fn prepare_for_commands(&self) -> anyhow::Result<()> {
+        migrate(&self.shop.store, ROOMS).await?;
+        if !crate::is_demo(&self.settings) {
+            parts::refuse_demo(&self.shop.store).await?;
+        }
+        self.doors.ready.open();
+        Ok(())
+    }
+
+    /// Serves until `stop`: the listener first, so that webhooks get a clear 503 while the database is away; the work
+    /// as soon as the database is there.
+    pub async fn run(self, listener: TcpListener, stop: CancellationToken) -> anyhow::Result<()> {
+        let budget = self.settings.stop_budget;
+        self.listen_to_trouble();
+        self.warn_about_proxies();
+        let doors_stop = CancellationToken::new();
+        let door = tokio::spawn(serve(listener, self.router(false), self.limits(), doors_stop.clone(), budget));
+        let local = self.local_door(&doors_stop)?;
+        let prepared = self.prepare_patiently(&stop).await;
+        if let Err(error) = prepared {
+            doors_stop.cancel();
+            let _ = door.await;
+            return Err(error);
+        }
+        if !stop.is_cancelled() {
+            self.start_work();
+            self.doors.ready.open();
+            tracing::info!("ready");
+        }
+        stop.cancelled().await;
+        tracing::info!("stopping: no new work is taken");
+        self.doors.ready.close();
+        doors_stop.cancel();
+        let late = self.supervisor.stop(budget).await;
+        if !late.is_empty() {
+            tracing::warn!(tasks = late.join(", "), "did not stop in time; their jobs are taken up at the next start");
+        }
+        let _ = door.await;
+        drop(local);
+        Ok(())
+    }
+
+    /// A database that is down at start is waited for; a schema that cannot be used ends the program.
+    async fn prepare_patiently(&self, stop: &CancellationToken) -> anyhow::Result<()> {
+        let mut pause = Duration::from_millis(250);
+        loop {
+            match self.prepare().await {
+                Ok(()) => {
+                    if !crate::is_demo(&self.settings) {
+                        parts::refuse_demo(&self.shop.store).await?;
+                    }
+                    return Ok(());
+                }
+                Err(error) if error.is_passing() => {
+                    tracing::error!(%error, "the database is not there yet; check SEMEL_DATABASE_URL and that it runs. Trying again");
+                    tokio::select! {
+                        () = stop.cancelled() => return Ok(()),
+                        () = tokio::time::sleep(pause) => {}
+                    }
+                    pause = (pause * 2).min(Duration::from_secs(5));
+                }
+                Err(error) => return Err(error).context("the database cannot be used"),
+            }
+        }
+    }
+
+    fn start_work(&self) {
+        for lane in self.workers.lanes().to_vec() {
+            let (workers, shop) = (Arc::clone(&self.workers), self.shop.clone());
+            self.supervisor.spawn(lane, move |stop| Arc::clone(&workers).serve(lane, shop.clone(), stop));
+        }
+        let workers = Arc::clone(&self.workers);
+        self.supervisor.spawn("claims", move |stop| Arc::clone(&workers).keep(stop));
+        let (shop, owner) = (self.shop.clone(), self.owner.clone());
+        self.supervisor.spawn("schedule", move |stop| {
+            let (shop, owner) = (shop.clone(), owner.clone());
+            let tick_shop = shop.clone();
+            async move {
+                cron::serve(shop.store.clone(), owner, SCHEDULES, move |tx, name, tick| on_tick(tx, &tick_shop, name, tick), stop).await
+            }
+        });
+    }
+
+    fn listen_to_trouble(&self) {
+        let shop = self.shop.clone();
+        self.supervisor.on_trouble(move |trouble| {
+            tracing::error!(task = trouble.name, failures = trouble.failures_in_a_row, error = %trouble.last_error, "a task keeps failing");
+            let shop = shop.clone();
+            let text = format!("The task {} failed {} times in a row: {}", trouble.name, trouble.failures_in_a_row, trouble.last_error);
+            let key = format!("trouble:{}:{}", trouble.name, trouble.at.millis());
+            tokio::spawn(async move {
+                let raised = shop.write("alert.trouble", move |tx, shop| alerts::flows::raise(tx, shop, key.clone(), text.clone())).await;
+                if let Err(error) = raised {
+                    tracing::error!(%error, "could not write the alert about a failing task");
+                }
+            });
+        });
+    }
+
+    /// A listener on all addresses without a declared proxy would see the proxy's address and refuse genuine webhooks.
+    fn warn_about_proxies(&self) {
+        if let Some(sentence) = proxy_warning(&self.settings) {
+            tracing::warn!("{sentence}");
+        }
+    }
+
+    /// The owner's socket beside an embedded database: commands talk to the running program through it.
+    fn local_door(&self, stop: &CancellationToken) -> anyhow::Result<Option<crate::local::Door>> {
+        if self.shop.store.engine() != Engine::Sqlite {
+            return Ok(None);
+        }
+        let path = crate::local::socket_path(&self.settings);
+        path.map(|path| crate::local::Door::open(path, self.router(true), stop.clone())).transpose()
+    }
+}
+
+/// What `doctor` and `serve` say when every genuine webhook would be refused.
+pub fn proxy_warning(settings: &Settings) -> Option<String> {
+    use crate::settings::Networks;
+    let listed = settings.yookassa.as_ref().is_some_and(|p| p.networks != Networks::Off)
+        || settings.heleket.as_ref().is_some_and(|p| p.networks != Networks::Off)
+        || settings.crystalpay.as_ref().is_some_and(|p| p.networks != Networks::Off);
+    let https = settings.public_url.as_ref().is_some_and(|url| url.scheme() == "https");
+    (listed && https && settings.trusted_proxies.is_empty()).then(|| {
+        "the public address is https, which a proxy in front must serve, but SEMEL_TRUSTED_PROXIES names no proxy: every genuine \
+         webhook will be refused, because it seems to come from the proxy and not from the provider's network. Set it to the \
+         proxy's address, for example SEMEL_TRUSTED_PROXIES=127.0.0.1/32"
+            .to_owned()
+    })
+}
+
+fn on_tick(tx: &mut semel_kernel::store::Tx, shop: &Shop, name: &str, tick: semel_kernel::clock::Time) -> Result<(), StoreError> {
+    match name {
+        SWEEP => {
+            for provider in shop.rails.keys() {
+                let now = tx.now();
+                jobs::enqueue(tx, &SweepProvider { provider: *provider, tick: tick.millis() }, now, &shop.chance)?;
+            }
+        }
+        FORGET => {
+            keys::forget(tx)?;
+        }
+        _ => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,288 @@
+//! Commands that ask the program: the running one through its socket, else one inside this process.
+
+use std::io::Read;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use http::Method;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+
+use semel_kernel::clock::{Chance, Clock};
+use semel_kernel::ids::new_id;
+
+use super::{InboxVerb, JobVerb, OrderVerb, PaymentVerb, ProductVerb, StockVerb, TokenVerb, Verb, out};
+use crate::app::App;
+use crate::local::{self, Program};
+use crate::parts;
+use crate::settings::Loaded;
+
+/// Below the server's body limit, with room for JSON's own characters.
+const PART_BYTES: usize = 120 * 1024;
+const PART_ITEMS: usize = 1_000;
+
+struct Asker {
+    program: Program,
+}
+
+impl Asker {
+    async fn of(loaded: Loaded) -> anyhow::Result<Self> {
+        let settings = loaded.settings;
+        if let Some(socket) = local::socket_path(&settings)
+            && local::is_running(&socket).await
+        {
+            return Ok(Self { program: Program::Running(socket) });
+        }
+        let store = parts::open_store(&settings, Clock::system())?;
+        let app = App::build(settings, store, Chance::system())?;
+        app.prepare_for_commands().await?;
+        Ok(Self { program: Program::Here(Box::new(app.router(true))) })
+    }
+
+    async fn get(&self, path: &str) -> anyhow::Result<Value> {
+        self.program.ask(Method::GET, path, None, "").await?.json()
+    }
+
+    async fn post(&self, path: &str, body: Value) -> anyhow::Result<Value> {
+        let key = new_id("cli", Clock::system().now(), &Chance::system());
+        self.program.ask(Method::POST, path, Some(body), &key).await?.json()
+    }
+}
+
+/// Runs `verb`.
+pub async fn ask(loaded: Loaded, verb: Verb) -> anyhow::Result<ExitCode> {
+    let asker = Asker::of(loaded).await?;
+    match verb {
+        Verb::Verify { at_rest } => verify(&asker, at_rest).await,
+        Verb::Order(verb) => order(&asker, verb).await,
+        Verb::Payment(PaymentVerb::Replay { id }) => {
+            let answer = asker.post(&format!("/api/v1/payments/{id}/replay"), json!({})).await?;
+            out::lines(&format!("payment {id} is {}; {} came in", text(&answer["status"]), money(&answer["received"])))
+        }
+        Verb::Payment(PaymentVerb::Assign { provider_payment, order }) => {
+            let answer = asker.post(&format!("/api/v1/payments/{provider_payment}/assign"), json!({ "order": order })).await?;
+            out::lines(&format!("assigned; order {order} is {}", text(&answer["status"])))
+        }
+        Verb::Product(verb) => product(&asker, verb).await,
+        Verb::Stock(StockVerb::Import { product, file }) => import(&asker, &product, &file).await,
+        Verb::Job(verb) => job(&asker, verb).await,
+        Verb::Inbox(verb) => inbox(&asker, verb).await,
+        Verb::Token(verb) => token(&asker, verb).await,
+        _ => anyhow::bail!("this command needs no program"),
+    }
+}
+
+async fn verify(asker: &Asker, at_rest: bool) -> anyhow::Result<ExitCode> {
+    let answer = asker.get(&format!("/api/v1/verify?at_rest={at_rest}")).await?;
+    let mut broken = 0;
+    for line in answer["predicates"].as_array().into_iter().flatten() {
+        let count = line["count"].as_i64().unwrap_or(0);
+        let verdict = if count == 0 { "ok    " } else { "BROKEN" };
+        broken += i64::from(count > 0);
+        let which = match count {
+            0 => String::new(),
+            _ => format!(": {count} rows, such as {}", line["violations"].as_array().map_or("?".into(), |rows| join(rows))),
+        };
+        out::say(&format!("{verdict} {:<5} {}{which}", text(&line["id"]), text(&line["meaning"])))?;
+    }
+    if broken == 0 {
+        return out::lines("every promise that can be checked here holds");
+    }
+    out::complain(&format!("{broken} promises are broken: do not delete anything, and look at the rows named above"));
+    Ok(ExitCode::from(3))
+}
+
+async fn order(asker: &Asker, verb: OrderVerb) -> anyhow::Result<ExitCode> {
+    let shown = match verb {
+        OrderVerb::Show { id } => asker.get(&format!("/api/v1/orders/{id}")).await?,
+        OrderVerb::List { status, customer, limit } => {
+            let mut path = format!("/api/v1/orders?limit={limit}");
+            if let Some(status) = status {
+                path.push_str(&format!("&status={status}"));
+            }
+            if let Some(customer) = customer {
+                path.push_str(&format!("&customer={customer}"));
+            }
+            let answer = asker.get(&path).await?;
+            let rows = rows(&answer, |row| vec![text(&row["id"]), text(&row["status"]), money(&row["total"]), text(&row["provider"]), text(&row["created_at"])]);
+            return out::lines(&out::table(&["ORDER", "STATUS", "TOTAL", "PROVIDER", "MADE"], &rows));
+        }
+        OrderVerb::Cancel { id, reason } => asker.post(&format!("/api/v1/orders/{id}/cancel"), json!({ "reason": reason })).await?,
+        OrderVerb::Refund { id, amount, to, reason } => {
+            let body = json!({ "amount": amount, "to": to, "reason": reason });
+            asker.post(&format!("/api/v1/orders/{id}/refund"), body).await?
+        }
+    };
+    out::lines(&order_text(&shown))
+}
+
+/// An order as a page of text.
+pub fn order_text(order: &Value) -> String {
+    let mut page = format!(
+        "order     {}\nstatus    {}\ncustomer  {}\ntotal     {}\n",
+        text(&order["id"]),
+        text(&order["status"]),
+        order["customer"]["telegram_id"],
+        money(&order["total"])
+    );
+    for item in order["items"].as_array().into_iter().flatten() {
+        page.push_str(&format!("item      {} × {} at {}\n", item["quantity"], text(&item["title"]), money(&item["price"])));
+    }
+    for payment in order["payments"].as_array().into_iter().flatten() {
+        page.push_str(&format!(
+            "payment   {} at {} is {}, {} of {} came in  {}\n",
+            text(&payment["id"]),
+            text(&payment["provider"]),
+            text(&payment["status"]),
+            money(&payment["received"]),
+            money(&payment["amount"]),
+            text(&payment["url"])
+        ));
+    }
+    page.push_str("\ntimeline\n");
+    for row in order["timeline"].as_array().into_iter().flatten() {
+        let change = match (row["from"].as_str(), row["to"].as_str()) {
+            (Some(from), Some(to)) => format!(" ({from} → {to})"),
+            (None, Some(to)) => format!(" (→ {to})"),
+            _ => String::new(),
+        };
+        let took = row["took_ms"].as_i64().map(|ms| format!(" in {ms} ms")).unwrap_or_default();
+        let detail = row["detail"].as_str().map(|detail| format!(": {detail}")).unwrap_or_default();
+        page.push_str(&format!("  {}  {:<8} {}{change}{took}{detail}\n", text(&row["at"]), text(&row["entity"]), text(&row["event"])));
+    }
+    page
+}
+
+async fn product(asker: &Asker, verb: ProductVerb) -> anyhow::Result<ExitCode> {
+    match verb {
+        ProductVerb::List => {
+            let answer = asker.get("/api/v1/products?limit=200").await?;
+            let rows = rows(&answer, |row| {
+                vec![text(&row["id"]), text(&row["kind"]), money(&row["price"]), row["stock"]["available"].to_string(), text(&row["title"])]
+            });
+            out::lines(&out::table(&["PRODUCT", "KIND", "PRICE", "STOCK", "TITLE"], &rows))
+        }
+        ProductVerb::Create { title, price, currency, kind } => {
+            let body = json!({ "title": title, "kind": kind, "price": { "amount": price, "currency": currency } });
+            let answer = asker.post("/api/v1/products", body).await?;
+            out::lines(&text(&answer["id"]))
+        }
+    }
+}
+
+async fn import(asker: &Asker, product: &str, file: &Path) -> anyhow::Result<ExitCode> {
+    let content = if file == Path::new("-") {
+        let mut content = String::new();
+        std::io::stdin().read_to_string(&mut content).context("cannot read standard input as text")?;
+        content
+    } else {
+        std::fs::read_to_string(file).with_context(|| format!("cannot read {} as text", file.display()))?
+    };
+    let mut parts: Vec<Vec<&str>> = vec![Vec::new()];
+    let mut bytes = 0;
+    for line in content.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let full = parts.last().is_some_and(|part| part.len() >= PART_ITEMS || bytes + line.len() > PART_BYTES);
+        if full {
+            parts.push(Vec::new());
+            bytes = 0;
+        }
+        bytes += line.len() + 8;
+        if let Some(part) = parts.last_mut() {
+            part.push(line);
+        }
+    }
+    let total: usize = parts.iter().map(Vec::len).sum();
+    anyhow::ensure!(total > 0, "{} holds no items; write one a line", file.display());
+    let bar = ProgressBar::new(total as u64);
+    bar.set_style(ProgressStyle::with_template("{bar:40} {pos}/{len} items, {eta} left")?);
+    let (mut added, mut duplicates) = (0, 0);
+    for part in parts {
+        let answer = asker.post(&format!("/api/v1/products/{product}/stock"), json!({ "items": part })).await?;
+        added += answer["added"].as_i64().unwrap_or(0);
+        duplicates += answer["duplicates"].as_i64().unwrap_or(0);
+        bar.inc(part.len() as u64);
+    }
+    bar.finish_and_clear();
+    out::lines(&format!("{added} added, {duplicates} were there before and are not sold twice"))
+}
+
+async fn job(asker: &Asker, verb: JobVerb) -> anyhow::Result<ExitCode> {
+    match verb {
+        JobVerb::List { state, limit } => {
+            let filter = state.map(|state| format!("&state={state}")).unwrap_or_default();
+            let answer = asker.get(&format!("/api/v1/jobs?limit={limit}{filter}")).await?;
+            let rows = rows(&answer, |row| {
+                let attempts = format!("{}/{}", row["attempts"], row["max_attempts"]);
+                vec![text(&row["id"]), text(&row["kind"]), text(&row["state"]), attempts, text(&row["run_at"]), text(&row["error"])]
+            });
+            out::lines(&out::table(&["JOB", "KIND", "STATE", "ATTEMPTS", "DUE", "LAST ERROR"], &rows))
+        }
+        JobVerb::Retry { id } => {
+            asker.post(&format!("/api/v1/jobs/{id}/retry"), json!({})).await?;
+            out::lines(&format!("job {id} is due now"))
+        }
+        JobVerb::Why { id } => {
+            let answer = asker.get(&format!("/api/v1/jobs/{id}")).await?;
+            out::lines(&format!("{} ({}): {}", id, text(&answer["job"]["kind"]), text(&answer["why"])))
+        }
+    }
+}
+
+async fn inbox(asker: &Asker, verb: InboxVerb) -> anyhow::Result<ExitCode> {
+    match verb {
+        InboxVerb::List { state, limit } => {
+            let filter = state.map(|state| format!("&state={state}")).unwrap_or_default();
+            let answer = asker.get(&format!("/api/v1/inbox?limit={limit}{filter}")).await?;
+            let rows = rows(&answer, |row| {
+                vec![text(&row["id"]), text(&row["event_id"]), text(&row["state"]), row["seen"].to_string(), text(&row["received_at"]), text(&row["reason"])]
+            });
+            out::lines(&out::table(&["NOTICE", "EVENT", "STATE", "SEEN", "CAME", "REASON"], &rows))
+        }
+        InboxVerb::Replay { id } => {
+            asker.post(&format!("/api/v1/inbox/{id}/replay"), json!({})).await?;
+            out::lines(&format!("notice {id} is looked into again"))
+        }
+    }
+}
+
+async fn token(asker: &Asker, verb: TokenVerb) -> anyhow::Result<ExitCode> {
+    match verb {
+        TokenVerb::Create { name, scope } => {
+            let answer = asker.post("/api/v1/tokens", json!({ "name": name, "scopes": scope })).await?;
+            out::lines(&format!("{}\nKeep it: it is not shown again. `semel token revoke {}` makes it worthless.", text(&answer["token"]), text(&answer["id"])))
+        }
+        TokenVerb::List => {
+            let answer = asker.get("/api/v1/tokens").await?;
+            let rows = rows(&answer, |row| {
+                let scopes = row["scopes"].as_array().map_or(String::new(), |scopes| join(scopes));
+                vec![text(&row["id"]), text(&row["name"]), scopes, text(&row["created_at"]), text(&row["revoked_at"])]
+            });
+            out::lines(&out::table(&["TOKEN", "NAME", "SCOPES", "MADE", "REVOKED"], &rows))
+        }
+        TokenVerb::Revoke { id } => {
+            asker.post(&format!("/api/v1/tokens/{id}/revoke"), json!({})).await?;
+            out::lines(&format!("token {id} is worthless now"))
+        }
+    }
+}
+
+fn rows(answer: &Value, row: impl Fn(&Value) -> Vec<String>) -> Vec<Vec<String>> {
+    answer["items"].as_array().into_iter().flatten().map(row).collect()
+}
+
+fn join(values: &[Value]) -> String {
+    values.iter().map(text).collect::<Vec<_>>().join(", ")
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    }
+}
+
+fn money(value: &Value) -> String {
+    format!("{} {}", text(&value["amount"]), text(&value["currency"])).trim().to_owned()
+}

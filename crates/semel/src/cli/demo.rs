@@ -1,0 +1,145 @@
+//! `semel demo`: everything at once, with nothing to set up. It obeys its flags only and listens on loopback only.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Args;
+use http::Method;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use semel_kernel::args;
+use semel_kernel::clock::{Chance, Clock};
+use semel_kernel::ids::new_id;
+use semel_sandbox::{Delivery, Options, Sandbox};
+
+use super::{out, sandbox, serve};
+use crate::app::App;
+use crate::local::Program;
+use crate::{parts, settings};
+
+/// Where the demo lives.
+#[derive(Args)]
+pub struct DemoArgs {
+    /// Folder of the demo's database
+    #[arg(long, default_value = "semel-demo", value_name = "FOLDER")]
+    folder: PathBuf,
+    /// Port of the shop on loopback; 0 takes a free one
+    #[arg(long, default_value_t = 8080)]
+    port: u16,
+    /// Port of the outside world on loopback; 0 takes a free one
+    #[arg(long, default_value_t = 8090)]
+    sandbox_port: u16,
+}
+
+/// Runs the demo until it is asked to stop.
+pub async fn demo(args: DemoArgs) -> anyhow::Result<ExitCode> {
+    let stop = serve::stop_on_signal()?;
+    let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, args.port)))
+        .await
+        .with_context(|| format!("port {} is taken; choose another with --port", args.port))?;
+    let address = listener.local_addr()?;
+    let options = Options {
+        listen: SocketAddr::from((Ipv4Addr::LOCALHOST, args.sandbox_port)),
+        mode: Delivery::Auto,
+        time_scale: 60,
+        yookassa_hook_url: Some(format!("http://{address}/webhook/yookassa")),
+        ..Options::default()
+    };
+    let sandbox = Sandbox::start(options)
+        .await
+        .with_context(|| format!("port {} is taken; choose another with --sandbox-port", args.sandbox_port))?;
+    let chance = Chance::system();
+    let token = format!("demo_{}", hex::encode(chance.bytes::<12>()));
+    let mut environment: BTreeMap<String, String> =
+        sandbox::variables(&sandbox).into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    environment.extend([
+        ("SEMEL_LISTEN".into(), address.to_string()),
+        ("SEMEL_PUBLIC_URL".into(), format!("http://{address}")),
+        ("SEMEL_DATABASE_URL".into(), format!("sqlite://{}", args.folder.join("demo.db").display())),
+        ("SEMEL_API_TOKEN".into(), token.clone()),
+        ("SEMEL_TRUSTED_PROXIES".into(), "127.0.0.0/8".into()),
+        ("SEMEL_SHOP_RETURN_URL".into(), format!("{}/", sandbox.url())),
+    ]);
+    // An empty file in place of ./semel.toml: the demo obeys its flags only.
+    let mut loaded = settings::load(Some(std::path::Path::new("/dev/null")), &environment, &[])?;
+    loaded.settings.demo = true;
+    serve::start_log(&loaded.settings);
+    let store = parts::open_store(&loaded.settings, Clock::system())?;
+    let app = App::build(loaded.settings, store, chance.clone())?;
+    app.prepare().await?;
+    mark(&app).await?;
+    let product = catalog(&app, &chance).await?;
+    out::say(&welcome(&address, &sandbox, &token, &product))?;
+    app.run(listener, stop).await?;
+    sandbox.stop().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn mark(app: &App) -> anyhow::Result<()> {
+    let marked = app.shop.write("demo.mark", |tx, _| {
+        tx.execute("insert into marks (name, value) values ('demo', 'yes') on conflict do nothing", args![])?;
+        Ok::<_, semel_shop::Error>(())
+    });
+    Ok(marked.await?)
+}
+
+/// A sample catalog, made once a folder; answers the product that the printed commands buy.
+async fn catalog(app: &App, chance: &Chance) -> anyhow::Result<String> {
+    app.prepare_for_commands().await?;
+    let program = Program::Here(Box::new(app.router(true)));
+    let known = program.ask(Method::GET, "/api/v1/products?limit=50", None, "").await?.json()?;
+    let found = known["items"].as_array().into_iter().flatten().find(|product| product["title"] == SAMPLE);
+    let key = |what: &str| new_id(what, Clock::system().now(), chance);
+    let id = match found {
+        Some(product) => product["id"].as_str().unwrap_or_default().to_owned(),
+        None => {
+            let sample = json!({ "title": SAMPLE, "kind": "stock", "price": { "amount": "499.00", "currency": "RUB" } });
+            let made = program.ask(Method::POST, "/api/v1/products", Some(sample), &key("demo")).await?.json()?;
+            let topup = json!({ "title": "Balance, 1000 ₽", "kind": "topup", "price": { "amount": "1000.00", "currency": "RUB" } });
+            program.ask(Method::POST, "/api/v1/products", Some(topup), &key("demo")).await?.json()?;
+            text(&made["id"])
+        }
+    };
+    let items: Vec<String> = (0..20).map(|_| format!("KEY-{}", hex::encode(chance.bytes::<6>()).to_uppercase())).collect();
+    program.ask(Method::POST, &format!("/api/v1/products/{id}/stock"), Some(json!({ "items": items })), &key("demo")).await?.json()?;
+    Ok(id)
+}
+
+const SAMPLE: &str = "Licence key";
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+fn welcome(address: &SocketAddr, sandbox: &Sandbox, token: &str, product: &str) -> String {
+    format!(
+        r#"
+Semel's demo runs. Everything outside is a sandbox: no money, no real messages.
+
+  shop           http://{address}       (API: /api/openapi.json, health: /readyz)
+  outside world  {box_}/     payments, webhooks, faults, and the chat that the customer sees
+  owner's token  {token}
+
+Sell a key. In another terminal:
+
+  curl -s http://{address}/api/v1/orders -H 'Authorization: Bearer {token}' -H 'Idempotency-Key: first-sale' \
+    -H 'Content-Type: application/json' \
+    -d '{{"customer":{{"telegram_id":42}},"items":[{{"product":"{product}","quantity":1}}],"provider":"yookassa"}}'
+
+Open the "url" of its payment, press Pay, press "send the webhook again" as often as you like, and look at the chat:
+
+  {box_}/chat/42
+
+Then ask where the order is (its "id" stands in the first answer):
+
+  curl -s http://{address}/api/v1/orders/ORDER -H 'Authorization: Bearer {token}'
+
+Ctrl-C ends the demo; its database stays in the folder for the next time.
+"#,
+        box_ = sandbox.url()
+    )
+}

@@ -1,0 +1,295 @@
+//! The command line: one sentence and an exit code for everything that is wrong.
+
+mod ask;
+mod demo;
+mod doctor;
+mod init;
+mod out;
+mod sandbox;
+mod serve;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::settings::{self, Loaded};
+
+/// The back office of a Telegram business: takes payments, hands out what was bought, each thing once.
+#[derive(Parser)]
+#[command(name = "semel", version, arg_required_else_help = true, max_term_width = 110)]
+struct Cli {
+    /// Settings file; without it ./semel.toml is read if it is there. Every setting is also an environment variable.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Run the program: HTTP server, workers, schedules
+    Serve(ServeArgs),
+    /// Try everything at once: own database, the outside world in a box, a sample catalog
+    Demo(demo::DemoArgs),
+    /// Run the outside world in a box alone: YooKassa, Heleket, CrystalPay and Telegram as local servers
+    Sandbox(sandbox::SandboxArgs),
+    /// Write a first semel.toml: asks for the few values that are needed, or takes them as flags
+    Init(init::InitArgs),
+    /// Check settings, files, clock, database and each configured provider, and explain what is wrong
+    Doctor,
+    /// Bring the database up to date; `serve` does it by itself at start
+    Migrate {
+        /// Only say which steps are missing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Show and explain settings
+    #[command(subcommand)]
+    Config(ConfigVerb),
+    /// Check the books and all other promises on the live database, a line each
+    Verify {
+        /// Also check what must hold once everything has come to rest
+        #[arg(long)]
+        at_rest: bool,
+    },
+    /// Look at orders and help them by hand
+    #[command(subcommand)]
+    Order(OrderVerb),
+    /// Look at payments and help them by hand
+    #[command(subcommand)]
+    Payment(PaymentVerb),
+    /// Products
+    #[command(subcommand)]
+    Product(ProductVerb),
+    /// Stock
+    #[command(subcommand)]
+    Stock(StockVerb),
+    /// Jobs: what is to be done
+    #[command(subcommand)]
+    Job(JobVerb),
+    /// The inbox: what came in
+    #[command(subcommand)]
+    Inbox(InboxVerb),
+    /// Bearer tokens of the API
+    #[command(subcommand)]
+    Token(TokenVerb),
+}
+
+#[derive(Args)]
+struct ServeArgs {
+    /// Address of the HTTP server
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+}
+
+#[derive(Subcommand)]
+enum ConfigVerb {
+    /// Every setting, its value and where it came from; secrets are not shown
+    Print,
+    /// What a setting means, by its name in the file or in the environment
+    Explain {
+        /// The name
+        name: String,
+    },
+    /// A settings file with every setting, commented
+    Example,
+}
+
+#[derive(Subcommand)]
+enum OrderVerb {
+    /// One order with its timeline
+    Show {
+        /// The order's id
+        id: String,
+    },
+    /// Orders, the newest first
+    List {
+        /// Only those with this status
+        #[arg(long)]
+        status: Option<String>,
+        /// Only those of this Telegram id
+        #[arg(long)]
+        customer: Option<i64>,
+        /// How many
+        #[arg(long, default_value_t = 20)]
+        limit: u32,
+    },
+    /// Call an unpaid order off and give its stock back
+    Cancel {
+        /// The order's id
+        id: String,
+        /// Why
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// Give money back
+    Refund {
+        /// The order's id
+        id: String,
+        /// How much, as in 499.00; all that is left when missing
+        #[arg(long)]
+        amount: Option<String>,
+        /// `balance` or `provider`
+        #[arg(long, default_value = "balance")]
+        to: String,
+        /// Why
+        #[arg(long)]
+        reason: Option<String>,
+    },
+}
+
+#[derive(Subcommand)]
+enum PaymentVerb {
+    /// Ask the provider about a payment now and apply the answer
+    Replay {
+        /// The payment's id
+        id: String,
+    },
+    /// Give unassigned money to an order, or to its customer's balance when the order does not wait for just that
+    Assign {
+        /// The provider's id of the payment
+        provider_payment: String,
+        /// The order's id
+        order: String,
+    },
+}
+
+#[derive(Subcommand)]
+enum ProductVerb {
+    /// Products, the newest first
+    List,
+    /// Make a product
+    Create {
+        /// What customers read
+        title: String,
+        /// Price of one, as in 499.00
+        price: String,
+        /// Currency of the price
+        #[arg(long, default_value = "RUB")]
+        currency: String,
+        /// `stock` or `topup`
+        #[arg(long, default_value = "stock")]
+        kind: String,
+    },
+}
+
+#[derive(Subcommand)]
+enum StockVerb {
+    /// Put one item a line of a file on a product's shelf; items that were ever there are refused
+    Import {
+        /// The product's id
+        product: String,
+        /// The file; `-` reads standard input
+        file: PathBuf,
+    },
+}
+
+#[derive(Subcommand)]
+enum JobVerb {
+    /// Jobs, the newest first
+    List {
+        /// Only those in this state: ready, running, done, dead, cancelled, parked
+        #[arg(long)]
+        state: Option<String>,
+        /// How many
+        #[arg(long, default_value_t = 20)]
+        limit: u32,
+    },
+    /// Run a dead or waiting job now
+    Retry {
+        /// The job's id
+        id: String,
+    },
+    /// Which rule holds a job back
+    Why {
+        /// The job's id
+        id: String,
+    },
+}
+
+#[derive(Subcommand)]
+enum InboxVerb {
+    /// Notices, the newest first
+    List {
+        /// Only those in this state: received, applied, ignored, quarantined
+        #[arg(long)]
+        state: Option<String>,
+        /// How many
+        #[arg(long, default_value_t = 20)]
+        limit: u32,
+    },
+    /// Look into a notice again
+    Replay {
+        /// The notice's id
+        id: String,
+    },
+}
+
+#[derive(Subcommand)]
+enum TokenVerb {
+    /// Make a token; it is shown once
+    Create {
+        /// What it is for
+        name: String,
+        /// `read`, `write` or `metrics`; several with commas
+        #[arg(long, default_value = "write", value_delimiter = ',')]
+        scope: Vec<String>,
+    },
+    /// Tokens, without their secrets
+    List,
+    /// Make a token worthless
+    Revoke {
+        /// The token's id
+        id: String,
+    },
+}
+
+/// Runs the command line.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            out::complain(&format!("cannot start: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let outcome = runtime.block_on(run(cli));
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            out::complain(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn load(cli_config: Option<&PathBuf>, flags: &[(String, String)]) -> anyhow::Result<Loaded> {
+    let environment: BTreeMap<String, String> = std::env::vars().collect();
+    Ok(settings::load(cli_config.map(PathBuf::as_path), &environment, flags)?)
+}
+
+async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let config = cli.config.as_ref();
+    match cli.verb {
+        Verb::Serve(args) => {
+            let flags: Vec<_> = args.listen.map(|listen| ("listen".to_owned(), listen)).into_iter().collect();
+            serve::serve(load(config, &flags)?).await
+        }
+        Verb::Demo(args) => demo::demo(args).await,
+        Verb::Sandbox(args) => sandbox::sandbox(args).await,
+        Verb::Init(args) => init::init(args, config).await,
+        Verb::Doctor => doctor::doctor(load(config, &[])?).await,
+        Verb::Migrate { dry_run } => serve::migrate(load(config, &[])?, dry_run).await,
+        Verb::Config(ConfigVerb::Print) => out::lines(&settings::print(&load(config, &[])?)),
+        Verb::Config(ConfigVerb::Explain { name }) => match settings::explain(&name) {
+            Ok(text) => out::lines(&text),
+            Err(text) => anyhow::bail!("{text}"),
+        },
+        Verb::Config(ConfigVerb::Example) => out::lines(&settings::render_example()),
+        verb => ask::ask(load(config, &[])?, verb).await,
+    }
+}

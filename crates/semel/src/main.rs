@@ -1,0 +1,7 @@
+//! `semel`: the back office of a Telegram business.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    semel::cli::main()
+}

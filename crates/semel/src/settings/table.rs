@@ -1,0 +1,593 @@
+//! The table of settings: the one place where a setting is named, bounded and explained.
+//!
+//! A new setting is a row here and a line in `typed.rs`; reading, printing, explaining, the report of misspelt names and
+//! `semel.example.toml` follow by themselves.
+
+/// One setting.
+#[derive(Debug)]
+pub struct Setting {
+    /// Its name in the file: `section.name`, or only a name for what has no section.
+    pub key: &'static str,
+    /// Its name in the environment: `SEMEL_` and the key in capitals.
+    pub env: &'static str,
+    /// Other names that users of such bots already have; environment only.
+    pub aliases: &'static [&'static str],
+    /// What a value looks like.
+    pub kind: Kind,
+    /// How a value is written, for people.
+    pub unit: &'static str,
+    /// The value when nobody gives one; `None` means not set.
+    pub default: Option<&'static str>,
+    /// Never printed; may be given as the path of a file that holds it.
+    pub secret: bool,
+    /// One sentence: what it is.
+    pub one_line: &'static str,
+    /// What else the owner should know; may be empty.
+    pub more: &'static str,
+}
+
+/// What a value looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Free text.
+    Text,
+    /// An address with a port.
+    Address,
+    /// The address of a database.
+    Database,
+    /// An http or https address.
+    Url,
+    /// A whole number from the first to the second.
+    Count(u64, u64),
+    /// A duration, from so many seconds to so many seconds.
+    Duration(u64, u64),
+    /// A size, from so many bytes to so many bytes.
+    Size(u64, u64),
+    /// A part of a hundred with at most two decimals.
+    Percent,
+    /// True or false.
+    Bool,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// A list of Telegram ids.
+    Ids,
+    /// A list of networks, or a word that stands for one.
+    Networks,
+}
+
+impl Kind {
+    /// Whether a TOML array is a value of this kind.
+    pub fn is_list(self) -> bool {
+        matches!(self, Kind::Ids | Kind::Networks)
+    }
+
+    /// Whether the file holds the value without quotes.
+    pub fn is_bare(self) -> bool {
+        matches!(self, Kind::Count(..) | Kind::Bool)
+    }
+}
+
+impl Setting {
+    /// The section in the file; empty for what has none.
+    pub fn section(&self) -> &'static str {
+        self.key.split_once('.').map_or("", |(section, _)| section)
+    }
+
+    /// The name inside its section.
+    pub fn name(&self) -> &'static str {
+        self.key.split_once('.').map_or(self.key, |(_, name)| name)
+    }
+
+    /// Whether `NAME_FILE` may point to a file that holds the value. True for secrets and for the database's address,
+    /// which may hold a password.
+    pub fn may_come_from_file(&self) -> bool {
+        self.secret || self.kind == Kind::Database
+    }
+
+    /// Its names in the environment, the own name first.
+    pub fn env_names(&self) -> impl Iterator<Item = &'static str> + use<> {
+        std::iter::once(self.env).chain(self.aliases.iter().copied())
+    }
+}
+
+/// The row with this key.
+pub fn by_key(key: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.key == key)
+}
+
+/// The row that reads this variable, under its own name, an alias, or either with `_FILE`.
+pub fn by_env(name: &str) -> Option<&'static Setting> {
+    let of_a_file = name.strip_suffix("_FILE");
+    SETTINGS.iter().find(|setting| {
+        setting.env_names().any(|own| own == name || (setting.may_come_from_file() && of_a_file == Some(own)))
+    })
+}
+
+/// The sections of the file in their order, each with a sentence.
+pub static SECTIONS: &[(&str, &str)] = &[
+    ("telegram", "The bot that writes to customers."),
+    ("yookassa", "YooKassa. Any value here enables it; shop_id and secret_key are needed then, and public_url."),
+    ("heleket", "Heleket. Any value here enables it; merchant_id and payment_key are needed then, and public_url."),
+    ("crystalpay", "CrystalPay. Any value here enables it; login, secret and salt are needed then, and public_url."),
+    ("shop", "Rules of the shop."),
+    ("webhooks_out", "Our own events for whoever keeps the own bot, signed as Standard Webhooks."),
+    ("log", "How the program logs."),
+    ("limits", "What one HTTP client may take."),
+];
+
+const DAY: u64 = 24 * 60 * 60;
+
+/// What most rows have in common.
+const PLAIN: Setting = Setting {
+    key: "",
+    env: "",
+    aliases: &[],
+    kind: Kind::Text,
+    unit: "text",
+    default: None,
+    secret: false,
+    one_line: "",
+    more: "",
+};
+
+const NETWORKS_UNIT: &str = "published, off, or networks separated by commas";
+const NETWORKS_MORE: &str = "`published` is the list that the provider has published, as compiled into this version; a \
+     list of your own replaces it when the provider moves; `off` looks at no address. In every case only the provider's \
+     own API moves money.";
+const API_UNIT: &str = "http or https address";
+const API_MORE: &str = "Change it only for a proxy or a sandbox.";
+
+/// Every setting, in the order of the file.
+pub static SETTINGS: &[Setting] = &[
+    Setting {
+        key: "listen",
+        env: "SEMEL_LISTEN",
+        kind: Kind::Address,
+        unit: "address and port",
+        default: Some("127.0.0.1:8080"),
+        one_line: "Address that the HTTP server listens on.",
+        more: "Behind a reverse proxy on the same machine the default is right; 0.0.0.0:8080 opens it to every network.",
+        ..PLAIN
+    },
+    Setting {
+        key: "database_url",
+        env: "SEMEL_DATABASE_URL",
+        aliases: &["DATABASE_URL"],
+        kind: Kind::Database,
+        unit: "sqlite://path, sqlite:///absolute/path or postgres://user:password@host/name",
+        default: Some("sqlite://data/semel.db"),
+        one_line: "Where the database lives.",
+        more: "SQLite serves one program on one machine; several copies share PostgreSQL. The driver in an address like \
+             postgresql+asyncpg:// is dropped.",
+        ..PLAIN
+    },
+    Setting {
+        key: "pool_max",
+        env: "SEMEL_POOL_MAX",
+        aliases: &["DB_POOL_MAX"],
+        kind: Kind::Count(1, 1000),
+        unit: "connections",
+        default: Some("8"),
+        one_line: "Most connections to PostgreSQL, or readers of the SQLite file.",
+        more: "Connections open when they are needed; the writer of an SQLite file comes on top.",
+        ..PLAIN
+    },
+    Setting {
+        key: "database_wait",
+        env: "SEMEL_DATABASE_WAIT",
+        kind: Kind::Duration(1, 60),
+        unit: "duration, 1s to 60s",
+        default: Some("3s"),
+        one_line: "How long a caller waits for a connection before it hears that the database is busy.",
+        ..PLAIN
+    },
+    Setting {
+        key: "public_url",
+        env: "SEMEL_PUBLIC_URL",
+        kind: Kind::Url,
+        unit: "https address; http only for a loopback host",
+        one_line: "Where providers and customers reach this program; needed when a provider is enabled.",
+        more: "Providers get `<public_url>/webhook/<provider>` as the address of their webhooks.",
+        ..PLAIN
+    },
+    Setting {
+        key: "api_token",
+        env: "SEMEL_API_TOKEN",
+        unit: "visible ASCII characters, 32 random ones are good",
+        secret: true,
+        one_line: "First bearer token for /api/v1 and /metrics; without any token they answer 401.",
+        more: "Further tokens, scoped and revocable, are made by `semel token create`.",
+        ..PLAIN
+    },
+    Setting {
+        key: "trusted_proxies",
+        env: "SEMEL_TRUSTED_PROXIES",
+        kind: Kind::Networks,
+        unit: "networks separated by commas, or none",
+        one_line: "Networks whose X-Forwarded-For is believed, read from the right.",
+        more: "When not given: loopback if the server listens on loopback, else none.",
+        ..PLAIN
+    },
+    Setting {
+        key: "stop_budget",
+        env: "SEMEL_STOP_BUDGET",
+        kind: Kind::Duration(1, 600),
+        unit: "duration, 1s to 10m",
+        default: Some("20s"),
+        one_line: "How long running work may take to end after the program was asked to stop.",
+        more: "Work that is cut off is done again after the next start.",
+        ..PLAIN
+    },
+    Setting {
+        key: "telegram.bot_token",
+        env: "SEMEL_TELEGRAM_BOT_TOKEN",
+        aliases: &["BOT_TOKEN"],
+        unit: "token from @BotFather",
+        secret: true,
+        one_line: "Token of the bot that writes to customers; without it nothing is sent.",
+        ..PLAIN
+    },
+    Setting {
+        key: "telegram.api_url",
+        env: "SEMEL_TELEGRAM_API_URL",
+        kind: Kind::Url,
+        unit: API_UNIT,
+        default: Some("https://api.telegram.org"),
+        one_line: "Base address of the Bot API.",
+        more: "Change it for a Bot API server of your own, or a sandbox.",
+        ..PLAIN
+    },
+    Setting {
+        key: "telegram.admin_ids",
+        env: "SEMEL_TELEGRAM_ADMIN_IDS",
+        kind: Kind::Ids,
+        unit: "numbers separated by commas",
+        one_line: "Telegram ids of the owners, who get the alerts.",
+        more: "A bot cannot write first: each owner presses Start once.",
+        ..PLAIN
+    },
+    Setting {
+        key: "telegram.updates",
+        env: "SEMEL_TELEGRAM_UPDATES",
+        unit: "off",
+        default: Some("off"),
+        one_line: "How updates are received; this version only sends, so only off is possible.",
+        more: "The bot that you already have keeps its updates: a second poller would cut it off.",
+        ..PLAIN
+    },
+    Setting {
+        key: "telegram.proxy",
+        env: "SEMEL_TELEGRAM_PROXY",
+        unit: "http, https, socks5 or socks5h address",
+        secret: true,
+        one_line: "Proxy between this program and the Bot API.",
+        more: "Secret because it may hold a password.",
+        ..PLAIN
+    },
+    Setting {
+        key: "yookassa.shop_id",
+        env: "SEMEL_YOOKASSA_SHOP_ID",
+        aliases: &["YOOKASSA_SHOP_ID"],
+        unit: "number of the shop",
+        one_line: "Number of the shop at YooKassa.",
+        ..PLAIN
+    },
+    Setting {
+        key: "yookassa.secret_key",
+        env: "SEMEL_YOOKASSA_SECRET_KEY",
+        aliases: &["YOOKASSA_SECRET_KEY"],
+        secret: true,
+        one_line: "Secret key of the shop: every webhook is verified by asking the API with it.",
+        ..PLAIN
+    },
+    Setting {
+        key: "yookassa.api_url",
+        env: "SEMEL_YOOKASSA_API_URL",
+        kind: Kind::Url,
+        unit: API_UNIT,
+        default: Some("https://api.yookassa.ru/v3"),
+        one_line: "Base address of YooKassa's API.",
+        more: API_MORE,
+        ..PLAIN
+    },
+    Setting {
+        key: "yookassa.networks",
+        env: "SEMEL_YOOKASSA_NETWORKS",
+        kind: Kind::Networks,
+        unit: NETWORKS_UNIT,
+        default: Some("published"),
+        one_line: "Networks that YooKassa's webhooks may come from.",
+        more: NETWORKS_MORE,
+        ..PLAIN
+    },
+    Setting {
+        key: "yookassa.allow_test",
+        env: "SEMEL_YOOKASSA_ALLOW_TEST",
+        kind: Kind::Bool,
+        unit: "true or false",
+        default: Some("false"),
+        one_line: "Whether test payments count as money.",
+        more: "Never true in a shop that gives real goods.",
+        ..PLAIN
+    },
+    Setting {
+        key: "yookassa.receipt_enabled",
+        env: "SEMEL_YOOKASSA_RECEIPT_ENABLED",
+        kind: Kind::Bool,
+        unit: "true or false",
+        one_line: "Whether payments carry a fiscal receipt (54-FZ); when not given, true if another receipt value is.",
+        more: "Needs receipt_vat, receipt_subject and receipt_mode: tax values are never guessed.",
+        ..PLAIN
+    },
+    Setting {
+        key: "yookassa.receipt_tax_system",
+        env: "SEMEL_YOOKASSA_RECEIPT_TAX_SYSTEM",
+        kind: Kind::Count(1, 6),
+        unit: "YooKassa's number, 1 to 6",
+        one_line: "Tax system of the shop, needed only by shops that have several.",
+        more: "1 general, 2 simplified on income, 3 simplified on income less expenses, 4 ENVD, 5 ESHN, 6 patent.",
+        ..PLAIN
+    },
+    Setting {
+        key: "yookassa.receipt_vat",
+        env: "SEMEL_YOOKASSA_RECEIPT_VAT",
+        kind: Kind::Count(1, 12),
+        unit: "YooKassa's number, 1 to 12",
+        one_line: "VAT code of the goods.",
+        more: "1 no VAT, 2 0 %, 3 10 %, 4 20 %, 5 10/110, 6 20/120, 7 5 %, 8 7 %, 9 5/105, 10 7/107, 11 22 %, 12 22/122.",
+        ..PLAIN
+    },
+    Setting {
+        key: "yookassa.receipt_subject",
+        env: "SEMEL_YOOKASSA_RECEIPT_SUBJECT",
+        unit: "YooKassa's word, for example service or commodity",
+        one_line: "What is sold, as the receipt calls it.",
+        ..PLAIN
+    },
+    Setting {
+        key: "yookassa.receipt_mode",
+        env: "SEMEL_YOOKASSA_RECEIPT_MODE",
+        kind: Kind::Choice(&[
+            "full_payment",
+            "full_prepayment",
+            "partial_prepayment",
+            "advance",
+            "partial_payment",
+            "credit",
+            "credit_payment",
+        ]),
+        unit: "YooKassa's word, for example full_payment or full_prepayment",
+        one_line: "How it is paid, as the receipt calls it.",
+        more: "A prepayment asks for a second receipt at delivery, which this program does not send.",
+        ..PLAIN
+    },
+    Setting {
+        key: "heleket.merchant_id",
+        env: "SEMEL_HELEKET_MERCHANT_ID",
+        aliases: &["HELEKET_MERCHANT_ID"],
+        unit: "id of the merchant",
+        one_line: "Id of the merchant at Heleket.",
+        ..PLAIN
+    },
+    Setting {
+        key: "heleket.payment_key",
+        env: "SEMEL_HELEKET_PAYMENT_KEY",
+        aliases: &["HELEKET_API_KEY"],
+        secret: true,
+        one_line: "Key of payments: it signs our requests and verifies their webhooks.",
+        ..PLAIN
+    },
+    Setting {
+        key: "heleket.payout_key",
+        env: "SEMEL_HELEKET_PAYOUT_KEY",
+        secret: true,
+        one_line: "Key of payouts; refunds through Heleket need it.",
+        more: "Rotating it at Heleket blocks withdrawals for 24 hours.",
+        ..PLAIN
+    },
+    Setting {
+        key: "heleket.api_url",
+        env: "SEMEL_HELEKET_API_URL",
+        kind: Kind::Url,
+        unit: API_UNIT,
+        default: Some("https://api.heleket.com"),
+        one_line: "Base address of Heleket's API.",
+        more: API_MORE,
+        ..PLAIN
+    },
+    Setting {
+        key: "heleket.networks",
+        env: "SEMEL_HELEKET_NETWORKS",
+        kind: Kind::Networks,
+        unit: NETWORKS_UNIT,
+        default: Some("published"),
+        one_line: "Networks that Heleket's webhooks may come from.",
+        more: NETWORKS_MORE,
+        ..PLAIN
+    },
+    Setting {
+        key: "crystalpay.login",
+        env: "SEMEL_CRYSTALPAY_LOGIN",
+        aliases: &["CRYSTALPAY_LOGIN"],
+        unit: "name of the cash desk",
+        one_line: "Name of the cash desk at CrystalPay.",
+        ..PLAIN
+    },
+    Setting {
+        key: "crystalpay.secret",
+        env: "SEMEL_CRYSTALPAY_SECRET",
+        aliases: &["CRYSTALPAY_SECRET"],
+        secret: true,
+        one_line: "First secret of the cash desk: every payment is confirmed by asking the API with it.",
+        ..PLAIN
+    },
+    Setting {
+        key: "crystalpay.salt",
+        env: "SEMEL_CRYSTALPAY_SALT",
+        aliases: &["CRYSTALPAY_SALT"],
+        secret: true,
+        one_line: "Second secret of the cash desk (salt): it verifies their webhooks.",
+        ..PLAIN
+    },
+    Setting {
+        key: "crystalpay.api_url",
+        env: "SEMEL_CRYSTALPAY_API_URL",
+        kind: Kind::Url,
+        unit: API_UNIT,
+        default: Some("https://api.crystalpay.io/v3"),
+        one_line: "Base address of CrystalPay's API.",
+        more: API_MORE,
+        ..PLAIN
+    },
+    Setting {
+        key: "crystalpay.networks",
+        env: "SEMEL_CRYSTALPAY_NETWORKS",
+        kind: Kind::Networks,
+        unit: NETWORKS_UNIT,
+        default: Some("published"),
+        one_line: "Networks that CrystalPay's webhooks may come from.",
+        more: NETWORKS_MORE,
+        ..PLAIN
+    },
+    Setting {
+        key: "shop.currency",
+        env: "SEMEL_SHOP_CURRENCY",
+        unit: "currency code",
+        default: Some("RUB"),
+        one_line: "Currency of prices and balances.",
+        ..PLAIN
+    },
+    Setting {
+        key: "shop.order_lifetime",
+        env: "SEMEL_SHOP_ORDER_LIFETIME",
+        kind: Kind::Duration(1, 30 * DAY),
+        unit: "duration, 1s to 30d",
+        default: Some("30m"),
+        one_line: "How long an order waits for its money and holds its goods.",
+        ..PLAIN
+    },
+    Setting {
+        key: "shop.unpaid_orders_per_customer",
+        env: "SEMEL_SHOP_UNPAID_ORDERS_PER_CUSTOMER",
+        kind: Kind::Count(1, 1000),
+        unit: "orders",
+        default: Some("5"),
+        one_line: "How many unpaid orders one customer may hold.",
+        ..PLAIN
+    },
+    Setting {
+        key: "shop.referral_reward_percent",
+        env: "SEMEL_SHOP_REFERRAL_REWARD_PERCENT",
+        kind: Kind::Percent,
+        unit: "percent with at most two decimals, 0 to 100",
+        default: Some("0"),
+        one_line: "Share of a sale that goes to whoever brought the customer.",
+        more: "A refund takes the reward back.",
+        ..PLAIN
+    },
+    Setting {
+        key: "shop.late_deliver",
+        env: "SEMEL_SHOP_LATE_DELIVER",
+        kind: Kind::Bool,
+        unit: "true or false",
+        default: Some("true"),
+        one_line: "Whether money that came late still buys the goods when they are in stock.",
+        more: "If false, or when the goods are sold out, the money goes to the customer's balance.",
+        ..PLAIN
+    },
+    Setting {
+        key: "shop.made_to_order_promise",
+        env: "SEMEL_SHOP_MADE_TO_ORDER_PROMISE",
+        kind: Kind::Duration(60, 365 * DAY),
+        unit: "duration, 1m to 365d",
+        one_line: "Time after payment in which goods made to order are promised; when not given, no time is promised.",
+        ..PLAIN
+    },
+    Setting {
+        key: "shop.return_url",
+        env: "SEMEL_SHOP_RETURN_URL",
+        kind: Kind::Url,
+        unit: "http or https address, for example https://t.me/your_bot",
+        one_line: "Where the payment page sends the customer afterwards.",
+        ..PLAIN
+    },
+    Setting {
+        key: "webhooks_out.url",
+        env: "SEMEL_WEBHOOKS_OUT_URL",
+        kind: Kind::Url,
+        unit: "https address; http only with allow_private",
+        one_line: "Where events such as order.paid are sent.",
+        ..PLAIN
+    },
+    Setting {
+        key: "webhooks_out.secret",
+        env: "SEMEL_WEBHOOKS_OUT_SECRET",
+        unit: "whsec_ and the base64 of 24 to 64 random bytes",
+        secret: true,
+        one_line: "Secret that signs them; needed when url is given.",
+        ..PLAIN
+    },
+    Setting {
+        key: "webhooks_out.allow_private",
+        env: "SEMEL_WEBHOOKS_OUT_ALLOW_PRIVATE",
+        kind: Kind::Bool,
+        unit: "true or false",
+        default: Some("false"),
+        one_line: "Whether the receiver may live on a private or loopback address.",
+        ..PLAIN
+    },
+    Setting {
+        key: "log.format",
+        env: "SEMEL_LOG_FORMAT",
+        kind: Kind::Choice(&["text", "json"]),
+        unit: "text or json",
+        default: Some("text"),
+        one_line: "Shape of a log line.",
+        ..PLAIN
+    },
+    Setting {
+        key: "log.level",
+        env: "SEMEL_LOG_LEVEL",
+        kind: Kind::Choice(&["error", "warn", "info", "debug", "trace"]),
+        unit: "error, warn, info, debug or trace",
+        default: Some("info"),
+        one_line: "Least important level that is written.",
+        ..PLAIN
+    },
+    Setting {
+        key: "limits.body",
+        env: "SEMEL_LIMITS_BODY",
+        kind: Kind::Size(1024, 64 * 1024 * 1024),
+        unit: "size, 1KiB to 64MiB",
+        default: Some("256KiB"),
+        one_line: "Largest body of a request.",
+        ..PLAIN
+    },
+    Setting {
+        key: "limits.connections",
+        env: "SEMEL_LIMITS_CONNECTIONS",
+        kind: Kind::Count(1, 100_000),
+        unit: "connections",
+        default: Some("1024"),
+        one_line: "Most HTTP connections at a time.",
+        ..PLAIN
+    },
+    Setting {
+        key: "limits.header_timeout",
+        env: "SEMEL_LIMITS_HEADER_TIMEOUT",
+        kind: Kind::Duration(1, 600),
+        unit: "duration, 1s to 10m",
+        default: Some("10s"),
+        one_line: "How long the head of a request may take.",
+        ..PLAIN
+    },
+    Setting {
+        key: "limits.body_timeout",
+        env: "SEMEL_LIMITS_BODY_TIMEOUT",
+        kind: Kind::Duration(1, 600),
+        unit: "duration, 1s to 10m",
+        default: Some("15s"),
+        one_line: "How long the body of a request may take.",
+        ..PLAIN
+    },
+];

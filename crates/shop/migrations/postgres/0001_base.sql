@@ -1,0 +1,248 @@
+-- The shop's tables. A running older program does not exist yet, so nothing is seen meanwhile.
+
+create table customers (
+    id text primary key,
+    telegram_id bigint not null unique,
+    email text,
+    phone text,
+    language text,
+    referrer text references customers (id),
+    created_at bigint not null
+);
+
+create table products (
+    id text primary key,
+    title text not null,
+    description text not null,
+    kind text not null check (kind in ('stock', 'topup')),
+    delivery text not null check (delivery in ('instant', 'made_to_order')),
+    promise_s bigint not null default 0,
+    price bigint not null check (price > 0),
+    currency text not null,
+    active boolean not null,
+    version bigint not null default 1,
+    created_at bigint not null
+);
+
+create table orders (
+    id text primary key,
+    customer text not null references customers (id),
+    state text not null check (state in
+        ('pending', 'paid', 'awaiting_stock', 'partial', 'delivered', 'expired', 'cancelled', 'refund_pending', 'refunded')),
+    currency text not null,
+    total bigint not null check (total > 0),
+    provider text not null,
+    deadline bigint not null,
+    version bigint not null default 0,
+    paid_at bigint,
+    ended_at bigint,
+    reason text,
+    created_at bigint not null
+);
+
+create index orders_customer on orders (customer, created_at);
+create index orders_unpaid on orders (customer) where state = 'pending';
+create index orders_due on orders (deadline) where state = 'pending';
+create index orders_state on orders (state, created_at);
+
+create table items (
+    id text primary key,
+    order_id text not null references orders (id),
+    position bigint not null,
+    product text not null references products (id),
+    title text not null,
+    kind text not null,
+    delivery text not null,
+    price bigint not null,
+    quantity bigint not null check (quantity > 0),
+    refunded bigint not null default 0 check (refunded >= 0 and refunded <= quantity),
+    promised_at bigint,
+    unique (order_id, position)
+);
+
+create table units (
+    id text primary key,
+    product text not null references products (id),
+    content text not null,
+    content_hash text not null unique,
+    state text not null check (state in ('available', 'held', 'delivered', 'void')),
+    item text references items (id),
+    created_at bigint not null
+);
+
+create index units_available on units (product, id) where state = 'available';
+create index units_shelf on units (product, state);
+create index units_item on units (item) where item is not null;
+
+create table deliveries (
+    id text primary key,
+    item text not null references items (id),
+    n bigint not null,
+    unit text references units (id),
+    state text not null check (state in ('reserved', 'sending', 'delivered', 'void')),
+    fence bigint not null default 0,
+    content_hash text,
+    at bigint not null
+);
+
+-- One delivery for each position of an item, one buyer for each unit.
+create unique index deliveries_position on deliveries (item, n) where state <> 'void';
+create unique index deliveries_unit on deliveries (unit) where state <> 'void' and unit is not null;
+
+create table payments (
+    id text primary key,
+    order_id text not null references orders (id),
+    customer text not null references customers (id),
+    provider text not null,
+    merchant text not null,
+    provider_id text,
+    state text not null check (state in
+        ('created', 'pending', 'waiting', 'short', 'paid', 'refunded', 'cancelled', 'failed', 'locked')),
+    currency text not null,
+    amount bigint not null check (amount > 0),
+    received bigint not null default 0,
+    refunded bigint not null default 0,
+    key text not null unique,
+    url text,
+    expires_at bigint,
+    version bigint not null default 0,
+    asked_at bigint,
+    created_at bigint not null
+);
+
+create index payments_order on payments (order_id);
+
+-- Every id under which a provider knows a payment of ours: a repeated call may have made a second invoice.
+create table payment_refs (
+    provider text not null,
+    merchant text not null,
+    provider_id text not null,
+    payment text not null references payments (id),
+    created_at bigint not null,
+    primary key (provider, merchant, provider_id)
+);
+
+create index payment_refs_payment on payment_refs (payment);
+
+create table accounts (
+    id text primary key,
+    kind text not null check (kind in ('external', 'order', 'customer', 'sales', 'fees', 'bonus', 'suspense')),
+    owner text not null,
+    currency text not null,
+    balance bigint,
+    floor bigint,
+    created_at bigint not null,
+    unique (kind, owner, currency),
+    check (floor is null or balance is null or balance >= floor)
+);
+
+create table postings (
+    id text primary key,
+    key text not null unique,
+    kind text not null,
+    provider text,
+    merchant text,
+    provider_payment_id text,
+    order_id text,
+    payment text,
+    note text,
+    posted_at bigint not null
+);
+
+-- A provider's payment is captured once, whatever the order's state.
+create unique index postings_capture on postings (provider, merchant, provider_payment_id) where kind = 'capture';
+create index postings_order on postings (order_id) where order_id is not null;
+
+create table entries (
+    seq bigint generated always as identity primary key,
+    posting text not null references postings (id),
+    account text not null references accounts (id),
+    currency text not null,
+    amount bigint not null check (amount <> 0)
+);
+
+create index entries_account on entries (account, seq);
+create index entries_posting on entries (posting);
+
+create table suspense (
+    posting text primary key references postings (id),
+    provider text not null,
+    merchant text not null,
+    provider_payment_id text not null,
+    currency text not null,
+    amount bigint not null,
+    reason text not null,
+    state text not null check (state in ('open', 'assigned')),
+    order_id text,
+    created_at bigint not null,
+    ended_at bigint
+);
+
+create table refunds (
+    id text primary key,
+    order_id text not null references orders (id),
+    payment text references payments (id),
+    provider_refund_id text,
+    target text not null check (target in ('balance', 'provider')),
+    currency text not null,
+    amount bigint not null check (amount > 0),
+    state text not null check (state in ('pending', 'succeeded', 'failed')),
+    reason text not null,
+    key text not null unique,
+    after_state text not null,
+    version bigint not null default 0,
+    created_at bigint not null,
+    ended_at bigint
+);
+
+create index refunds_order on refunds (order_id);
+create unique index refunds_provider on refunds (provider_refund_id) where provider_refund_id is not null;
+
+create table rewards (
+    customer text primary key references customers (id),
+    referrer text not null references customers (id),
+    order_id text not null references orders (id),
+    currency text not null,
+    amount bigint not null,
+    state text not null check (state in ('granted', 'reversed')),
+    created_at bigint not null
+);
+
+create index rewards_order on rewards (order_id);
+
+create table messages (
+    id text primary key,
+    dedup_key text not null unique,
+    chat_id bigint not null,
+    class text not null check (class in ('at_least_once', 'at_most_once', 'ordered')),
+    kind text not null,
+    body text not null,
+    state text not null check (state in ('queued', 'sending', 'sent', 'failed', 'unknown', 'cancelled')),
+    order_id text,
+    telegram_id bigint,
+    uncertain bigint not null default 0,
+    error text,
+    queued_at bigint not null,
+    ended_at bigint
+);
+
+create index messages_order on messages (order_id) where order_id is not null;
+create index messages_unknown on messages (queued_at) where uncertain > 0;
+
+create table events (
+    id text primary key,
+    dedup_key text not null unique,
+    type text not null,
+    order_id text,
+    body text not null,
+    created_at bigint not null
+);
+
+-- Entries never change.
+create function refuse_change() returns trigger language plpgsql as $$
+begin
+    raise exception '% never change', tg_table_name using errcode = 'restrict_violation';
+end
+$$;
+create trigger entries_fixed before update or delete on entries for each row execute function refuse_change();
+create trigger postings_fixed before update or delete on postings for each row execute function refuse_change();

@@ -1,0 +1,96 @@
+//! Every statement about products and their units, and the rows they return.
+
+use semel_kernel::store::{ManySql, Row, StoreError};
+use semel_money::Amount;
+
+use super::Product;
+use crate::shop::currency;
+
+semel_kernel::statements! {
+    INSERT = "insert into products (id, title, description, kind, delivery, promise_s, price, currency, active, version, created_at)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, 1, $10)";
+    FIND = "select id, title, description, kind, delivery, promise_s, price, currency, active, version, created_at from products where id = $1";
+    /// Ids come as one JSON list; each engine opens it with its own function.
+    PRODUCTS = {
+        sqlite: "select id, title, description, kind, delivery, promise_s, price, currency, active, version, created_at from products
+            where id in (select value from json_each($1)) order by id",
+        postgres: "select id, title, description, kind, delivery, promise_s, price, currency, active, version, created_at from products
+            where id in (select json_array_elements_text(cast($1 as json))) order by id",
+    };
+    CHANGE = "update products set title = coalesce($2, title), description = coalesce($3, description), price = coalesce($4, price),
+        currency = coalesce($5, currency), active = coalesce($6, active), promise_s = coalesce($7, promise_s), version = version + 1
+        where id = $1 and (cast($8 as bigint) is null or version = $8)
+        returning id, title, description, kind, delivery, promise_s, price, currency, active, version, created_at";
+    LIST = "select id, title, description, kind, delivery, promise_s, price, currency, active, version, created_at from products
+        where (cast($1 as text) is null or id < $1) order by id desc limit $2";
+    /// Ids come as one JSON list; each engine opens it with its own function.
+    LEVELS = {
+        sqlite: "select product, state, count(*) from units where product in (select value from json_each($1)) and state <> 'void'
+            group by product, state",
+        postgres: "select product, state, count(*) from units
+            where product in (select json_array_elements_text(cast($1 as json))) and state <> 'void' group by product, state",
+    };
+    AVAILABLE = "select count(*) from units where product = $1 and state = 'available'";
+    /// PostgreSQL skips units that another buyer is taking, and picks first because a subquery with a limit may run
+    /// more than once there; SQLite has one writer and nothing to skip.
+    HOLD = {
+        sqlite: "update units set state = 'held', item = $1
+            where id in (select id from units where product = $2 and state = 'available' order by id limit $3)",
+        postgres: "with picked as materialized (
+                select id from units where product = $2 and state = 'available' order by id limit $3 for update skip locked)
+            update units set state = 'held', item = $1 from picked where units.id = picked.id",
+    };
+    /// The same for the last units: PostgreSQL waits for other buyers, who may yet give theirs back.
+    HOLD_LAST = {
+        sqlite: "update units set state = 'held', item = $1
+            where id in (select id from units where product = $2 and state = 'available' order by id limit $3)",
+        postgres: "with picked as materialized (
+                select id from units where product = $2 and state = 'available' order by id limit $3 for update)
+            update units set state = 'held', item = $1 from picked where units.id = picked.id",
+    };
+    RELEASE = "update units set state = 'available', item = null
+        where state = 'held' and item in (select id from items where order_id = $1)
+        and not exists (select 1 from deliveries d where d.unit = units.id and d.state <> 'void')";
+    BURN = "update units set state = 'void'
+        where state = 'held' and item in (select id from items where order_id = $1)
+        and not exists (select 1 from deliveries d where d.unit = units.id and d.state <> 'void')";
+    HELD = "select id, content_hash from units where item = $1 and state = 'held' order by id";
+    MARK_DELIVERED = "update units set state = 'delivered'
+        where state = 'held' and item in (select id from items where order_id = $1)
+        and exists (select 1 from deliveries d where d.unit = units.id and d.state <> 'void' and d.state = 'delivered')";
+    VOID = "update units set state = 'void' where id = $1 and state in ('available', 'delivered', 'void')";
+    UNIT_STATE = "select state from units where id = $1";
+    CONTENTS = "select i.id, d.n, i.title, u.content from items i
+        join deliveries d on d.item = i.id and d.state <> 'void' join units u on u.id = d.unit
+        where i.order_id = $1 and d.state in ('sending', 'delivered') order by i.position, d.n";
+}
+
+/// Puts units on the shelf; a fingerprint that is known already is left alone and returns no row. Two imports of the
+/// same goods write in the same order, so that neither waits for the other in a circle.
+pub(super) const ADD_UNITS: ManySql = ManySql {
+    sqlite: "insert into units (id, product, content, content_hash, state, created_at) values ($1, $2, $3, $4, 'available', $5)
+        on conflict (content_hash) do nothing returning id",
+    postgres: "insert into units (id, product, content, content_hash, state, created_at)
+        select id, product, content, content_hash, 'available', created_at
+        from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[]) as u (id, product, content, content_hash, created_at)
+        order by content_hash
+        on conflict (content_hash) do nothing returning id",
+};
+
+/// A row of `FIND`, `PRODUCTS`, `CHANGE` or `LIST`.
+pub(super) fn product(row: &Row) -> Result<Product, StoreError> {
+    let code: String = row.get(7)?;
+    Ok(Product {
+        id: row.get(0)?,
+        title: row.get(1)?,
+        description: row.get(2)?,
+        kind: row.get(3)?,
+        delivery: row.get(4)?,
+        promise_s: row.get(5)?,
+        price: Amount::new(row.get(6)?, currency(&code)?),
+        active: row.get(8)?,
+        version: row.get(9)?,
+        created_at: row.get(10)?,
+        stock: None,
+    })
+}

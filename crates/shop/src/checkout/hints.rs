@@ -1,0 +1,87 @@
+//! From a verified webhook to a notice in the inbox.
+
+use serde::{Deserialize, Serialize};
+
+use semel_kernel::inbox::{InboxId, IntakeOptions, Notice};
+use semel_kernel::jobs::{self, Job};
+use semel_kernel::store::Tx;
+use semel_payments::{Hint, Provider, Rail, Subject};
+
+use super::{ConfirmPayment, PaymentId, ResolveHint};
+use crate::shop::Lanes;
+use crate::{Error, Shop};
+
+/// What a notice says, as its row keeps it: enough to ask the provider, nothing to believe.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Says {
+    /// Which provider.
+    pub provider: Provider,
+    /// The payment's id there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider_id: Option<String>,
+    /// The refund's id there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refund_id: Option<String>,
+    /// Our payment id as it was given back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ours: Option<String>,
+    /// The state it claims.
+    pub state: String,
+    /// The sum it claims.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub amount: Option<String>,
+}
+
+/// The notice that `hint` becomes.
+pub fn notice(rail: &Rail, hint: Hint, body: Vec<u8>, headers: String, peer: Option<String>) -> Notice {
+    let mut says = Says {
+        provider: rail.provider(),
+        provider_id: None,
+        refund_id: None,
+        ours: None,
+        state: hint.says_state,
+        amount: hint.says_amount,
+    };
+    let mut subject = None;
+    match hint.subject {
+        Subject::Payment { provider_id, ours, .. } => {
+            subject = ours.as_deref().and_then(PaymentId::parse).map(|id| id.to_string());
+            (says.provider_id, says.ours) = (Some(provider_id), ours);
+        }
+        Subject::Refund { refund_id, provider_id } => {
+            (says.provider_id, says.refund_id) = (Some(provider_id), Some(refund_id));
+        }
+        Subject::Other => {}
+    }
+    Notice {
+        source: rail.provider().as_str().into(),
+        account: rail.merchant().into(),
+        event_id: hint.event_id,
+        event: hint.event,
+        subject,
+        says: serde_json::to_string(&says).unwrap_or_default(),
+        body,
+        headers,
+        peer,
+        verified: true,
+    }
+}
+
+/// What a notice sets in motion in this shop.
+pub fn intake_options() -> IntakeOptions {
+    IntakeOptions {
+        pull_kind: ConfirmPayment::KIND,
+        resolve_kind: ResolveHint::KIND,
+        lane: Lanes::MONEY,
+        attempts: ResolveHint::RETRY.attempts,
+    }
+}
+
+/// Makes a waiting notice be looked at anew, by a job of its own.
+pub fn look_again(tx: &mut Tx, shop: &Shop, notice: &InboxId) -> Result<(), Error> {
+    let now = tx.now();
+    // A resolving job of this notice may have ended before: its slot is taken for ever, so the new one says when.
+    let job = ResolveHint { notice: notice.clone(), again: Some(now.millis()) };
+    jobs::enqueue(tx, &job, now, &shop.chance)?;
+    Ok(())
+}

@@ -1,0 +1,130 @@
+//! Hints that pulled no live job: refunds, payments that ended before, payments that we do not know.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use semel_kernel::inbox::{self, InboxId};
+use semel_kernel::jobs::{Claim, Ended, Job, JobError, Retry};
+use semel_kernel::outbound::Manner;
+use semel_payments::{PaymentRef, Seen};
+
+use super::flows::{self, TalkOrStore, by_ref};
+use super::hints::Says;
+use super::settle::{ask_and_settle, suspend_unknown};
+use super::talk::{self, TalkError};
+use super::PaymentId;
+use crate::shop::Lanes;
+use crate::{Error, Shop, refunds};
+
+/// Finds out what a notice is about, asks, and applies the answer.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ResolveHint {
+    /// The notice.
+    pub notice: InboxId,
+    /// When it was replayed by hand, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub again: Option<i64>,
+}
+
+impl Job for ResolveHint {
+    type Context = Shop;
+    const KIND: &'static str = "hint.resolve";
+    const LANE: &'static str = Lanes::MONEY;
+    const RETRY: Retry = Retry::backoff(Duration::from_secs(1), Duration::from_secs(600), 30);
+
+    fn slot(&self) -> Option<String> {
+        Some(match self.again {
+            None => self.notice.to_string(),
+            Some(at) => format!("{}:{at}", self.notice),
+        })
+    }
+
+    async fn run(self, shop: &Shop, claim: Claim) -> Result<Ended, JobError> {
+        let id = self.notice.clone();
+        let stored = shop.read("hint.load", move |tx| inbox_row(tx, &id)).await?;
+        let Some((says, state)) = stored else {
+            return end(shop, &self.notice, &claim, "ignored", Some("the notice cannot be read")).await;
+        };
+        if state != "received" {
+            return end(shop, &self.notice, &claim, "applied", None).await;
+        }
+        let provider = says.provider;
+        match self.look(shop, says).await {
+            Ok(Found::Applied) => end(shop, &self.notice, &claim, "applied", None).await,
+            Ok(Found::Nothing(reason)) => end(shop, &self.notice, &claim, "ignored", Some(reason)).await,
+            Err(TalkOrStore::Own(error)) => Err(error.into()),
+            Err(TalkOrStore::Talk(TalkError::Said(said))) if claim.is_last() => {
+                let reason = format!("{}: {said}", provider.as_str());
+                end(shop, &self.notice, &claim, "quarantined", Some(&reason)).await
+            }
+            Err(TalkOrStore::Talk(error)) => Err(talk::job_error(provider, error, shop.now())),
+        }
+    }
+}
+
+enum Found {
+    Applied,
+    Nothing(&'static str),
+}
+
+impl ResolveHint {
+    async fn look(&self, shop: &Shop, says: Says) -> Result<Found, TalkOrStore> {
+        if let Some(refund_id) = says.refund_id {
+            return Ok(match refunds::flows::look(shop, says.provider, &refund_id).await? {
+                true => Found::Applied,
+                false => Found::Nothing("the provider does not know this refund"),
+            });
+        }
+        let Some(provider_id) = says.provider_id else {
+            return Ok(Found::Nothing("not about a payment"));
+        };
+        let rail = shop.rail(says.provider)?;
+        let (merchant, ours) = (rail.merchant().to_owned(), says.ours.as_deref().and_then(PaymentId::parse));
+        let (provider, of) = (says.provider, provider_id.clone());
+        let payment = shop
+            .read("hint.match", move |tx| match by_ref(tx, provider, &merchant, &of)? {
+                Some(payment) => Ok(Some(payment)),
+                None => match &ours {
+                    Some(ours) => match flows::find(tx, ours) {
+                        Ok(payment) => Ok(Some(payment.id)),
+                        Err(Error::NotFound { .. }) => Ok(None),
+                        Err(error) => Err(error),
+                    },
+                    None => Ok(None),
+                },
+            })
+            .await?;
+        if let Some(payment) = payment {
+            ask_and_settle(shop, &payment, Some(provider_id)).await?;
+            return Ok(Found::Applied);
+        }
+        let request = rail.ask(&PaymentRef::ProviderId(provider_id)).map_err(TalkError::from)?;
+        let answer = talk::send(shop, rail, "payment.ask", Manner::Read, request).await?;
+        match rail.asked(&answer).map_err(TalkError::from)? {
+            None => Ok(Found::Nothing("the provider does not know this payment")),
+            Some(seen) => self.unknown(shop, seen, says.provider).await,
+        }
+    }
+
+    async fn unknown(&self, shop: &Shop, seen: Seen, provider: semel_payments::Provider) -> Result<Found, TalkOrStore> {
+        let taken = shop
+            .write("hint.suspend", move |tx, shop| suspend_unknown(tx, shop, shop.rail(provider)?, &seen))
+            .await?;
+        Ok(if taken { Found::Applied } else { Found::Nothing("not a payment of ours, and no money came by it") })
+    }
+}
+
+fn inbox_row(tx: &mut semel_kernel::store::Tx, id: &InboxId) -> Result<Option<(Says, String)>, Error> {
+    let Some((says, state)) = inbox::says(tx, id)? else { return Ok(None) };
+    Ok(serde_json::from_str(&says).ok().map(|says| (says, state)))
+}
+
+async fn end(shop: &Shop, id: &InboxId, claim: &Claim, state: &'static str, reason: Option<&str>) -> Result<Ended, JobError> {
+    let (id, claim, reason) = (id.clone(), claim.clone(), reason.map(str::to_owned));
+    let ended = shop.write("hint.end", move |tx, _| {
+        inbox::end(tx, &id, state, reason.as_deref())?;
+        Ok::<_, Error>(claim.finish(tx)?)
+    });
+    Ok(ended.await?)
+}

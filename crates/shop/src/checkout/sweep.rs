@@ -1,0 +1,101 @@
+//! The provider's own list of the last 48 hours, against our books: what neither hint nor question found.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use semel_kernel::clock::Time;
+use semel_kernel::jobs::{Claim, Ended, Job, JobError, Retry};
+use semel_kernel::outbound::Manner;
+use semel_payments::{Page, Provider, Seen, SeenState};
+
+use super::flows::{self, TalkOrStore, by_ref};
+use super::settle::{settle, suspend_unknown};
+use super::talk::{self, TalkError};
+use super::PaymentId;
+use crate::ledger::{self, Origin};
+use crate::shop::Lanes;
+use crate::{Error, Shop};
+
+const WINDOW: Duration = Duration::from_secs(48 * 3600);
+const PAGES_AT_MOST: usize = 200;
+
+/// Reads one provider's list and books every payment with money that is not in the books.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct SweepProvider {
+    /// Which.
+    pub provider: Provider,
+    /// The tick that this sweep belongs to, in milliseconds.
+    pub tick: i64,
+}
+
+impl Job for SweepProvider {
+    type Context = Shop;
+    const KIND: &'static str = "provider.sweep";
+    const LANE: &'static str = Lanes::CARE;
+    const RETRY: Retry = Retry::backoff(Duration::from_secs(30), Duration::from_secs(600), 5);
+
+    fn slot(&self) -> Option<String> {
+        Some(format!("{}:{}", self.provider.as_str(), self.tick))
+    }
+
+    async fn run(self, shop: &Shop, claim: Claim) -> Result<Ended, JobError> {
+        match self.sweep(shop).await {
+            Ok(()) => {}
+            Err(TalkOrStore::Own(error)) => return Err(error.into()),
+            // CrystalPay has no list: each payment is asked by its own job.
+            Err(TalkOrStore::Talk(TalkError::Unsupported(_))) => {}
+            Err(TalkOrStore::Talk(error)) => return Err(talk::job_error(self.provider, error, shop.now())),
+        }
+        Ok(shop.write(Self::KIND, move |tx, _| Ok::<_, Error>(claim.finish(tx)?)).await?)
+    }
+}
+
+impl SweepProvider {
+    async fn sweep(&self, shop: &Shop) -> Result<(), TalkOrStore> {
+        let rail = shop.rail(self.provider)?;
+        let since = Time::from_millis(self.tick) - WINDOW;
+        let mut cursor: Option<String> = None;
+        for _ in 0..PAGES_AT_MOST {
+            let asked_at = shop.now();
+            let request = rail.list(since.millis(), cursor.as_deref()).map_err(TalkError::from)?;
+            let answer = talk::send(shop, rail, "payment.list", Manner::Read, request).await?;
+            let Page { items, next, unreadable } = rail.listed(&answer).map_err(TalkError::from)?;
+            for reason in unreadable {
+                tracing::warn!(provider = self.provider.as_str(), reason, "a payment in the provider's list cannot be read");
+            }
+            for seen in items.into_iter().filter(|seen| matches!(seen.state, SeenState::Paid | SeenState::PaidOver | SeenState::Short)) {
+                let provider = self.provider;
+                shop.write("sweep.book", move |tx, shop| book(tx, shop, provider, &seen, asked_at)).await?;
+            }
+            cursor = next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn book(tx: &mut semel_kernel::store::Tx, shop: &Shop, provider: Provider, seen: &Seen, asked_at: Time) -> Result<(), Error> {
+    let rail = shop.rail(provider)?;
+    let origin = Origin { provider, merchant: rail.merchant().into(), provider_payment_id: seen.provider_id.clone() };
+    if ledger::is_posted(tx, &ledger::capture_key(&origin))? {
+        return Ok(());
+    }
+    let ours = match by_ref(tx, provider, rail.merchant(), &seen.provider_id)? {
+        Some(payment) => Some(payment),
+        None => match seen.ours.as_deref().and_then(PaymentId::parse) {
+            Some(ours) => match flows::find(tx, &ours) {
+                Ok(payment) => Some(payment.id),
+                Err(Error::NotFound { .. }) => None,
+                Err(error) => return Err(error),
+            },
+            None => None,
+        },
+    };
+    match ours {
+        Some(payment) => settle(tx, shop, &payment, std::slice::from_ref(seen), asked_at).map(|_| ()),
+        None => suspend_unknown(tx, shop, rail, seen).map(|_| ()),
+    }
+}

@@ -1,0 +1,82 @@
+//! Talking to providers: the request and the answer are the rail's business, the sending is `outbound`'s.
+
+use std::time::Duration;
+
+use semel_kernel::clock::Time;
+use semel_kernel::jobs::{JobError, Outcome};
+use semel_kernel::outbound::{Call, Manner, OutboundError, Pace};
+use semel_payments::{CallError, Provider, Rail, Request, Response};
+
+use crate::{Error, Shop};
+
+/// Why a provider's answer is not there.
+#[derive(Debug, thiserror::Error)]
+pub enum TalkError {
+    /// It never left, or whether it happened is not known.
+    #[error(transparent)]
+    Away(#[from] OutboundError),
+    /// The provider's own words.
+    #[error(transparent)]
+    Said(#[from] CallError),
+    /// This provider cannot do that.
+    #[error("{0}")]
+    Unsupported(String),
+}
+
+impl From<semel_payments::Unsupported> for TalkError {
+    fn from(error: semel_payments::Unsupported) -> Self {
+        Self::Unsupported(error.to_string())
+    }
+}
+
+/// How a call behaves on its host.
+fn call_of(label: &'static str, provider: Provider, manner: Manner) -> Call {
+    // YooKassa's own budget for a write is 30 s, so a shorter wait would only make more unknowns.
+    let (deadline, attempt) = match manner {
+        Manner::Read => (Duration::from_secs(20), Duration::from_secs(8)),
+        _ => (Duration::from_secs(40), Duration::from_secs(35)),
+    };
+    let mut call = Call::new(label, provider.as_str(), manner);
+    call.deadline = deadline;
+    call.attempt_timeout = attempt;
+    // CrystalPay publishes about 5 requests a second; the others publish nothing, so they get a polite limit.
+    let per_second = if provider == Provider::CrystalPay { 4 } else { 50 };
+    call.pace = Some(Pace { per_second, burst: per_second });
+    call
+}
+
+/// Sends `request` to `rail`'s host.
+pub async fn send(shop: &Shop, rail: &Rail, label: &'static str, manner: Manner, request: Request) -> Result<Response, TalkError> {
+    Ok(shop.outbound.call(call_of(label, rail.provider(), manner), request).await?)
+}
+
+/// What a job does about it: later when told so, again when it may help, a dead letter when it cannot.
+pub fn job_error(provider: Provider, error: TalkError, now: Time) -> JobError {
+    let text = format!("{}: {error}", provider.as_str());
+    match error {
+        TalkError::Away(away) => match away.retry_at() {
+            Some(at) => JobError::Later { at, text },
+            None => JobError::Retry(text),
+        },
+        TalkError::Said(CallError::Throttled { after_ms }) => {
+            JobError::Later { at: now + Duration::from_millis(after_ms.unwrap_or(5_000)), text }
+        }
+        TalkError::Said(CallError::Unclear { .. }) => JobError::Retry(text),
+        // Wrong keys are mended by the owner; the payment waits for that.
+        TalkError::Said(CallError::Misconfigured { .. }) => JobError::Later { at: now + Duration::from_secs(300), text },
+        TalkError::Said(_) | TalkError::Unsupported(_) => JobError::DeadLetter { text, outcome: Outcome::Failed },
+    }
+}
+
+/// What a caller of the API is told.
+pub fn api_error(provider: Provider, error: TalkError) -> Error {
+    let name = provider.as_str().to_owned();
+    match error {
+        TalkError::Said(CallError::ReceiptNeeded { text }) => Error::invalid("customer.email", text),
+        TalkError::Unsupported(text) => Error::Conflict(text),
+        TalkError::Said(said @ (CallError::Refused { .. } | CallError::Foreign { .. })) => {
+            Error::ProviderRefused { provider: name, text: said.to_string() }
+        }
+        other => Error::ProviderAway { provider: name, text: other.to_string() },
+    }
+}

@@ -1,0 +1,33 @@
+//! How customers come to be known.
+
+use semel_kernel::args;
+use semel_kernel::store::Tx;
+
+use super::{Customer, CustomerId, NewCustomer, sql};
+use crate::{Error, Shop};
+
+/// The customer with this Telegram id: made at the first call, later filled up with what the request says. Their row is
+/// held until the transaction ends.
+///
+/// # Errors
+/// [`Error::Invalid`] when id, email, phone or language make no sense.
+pub fn upsert(tx: &mut Tx, shop: &Shop, new: &NewCustomer) -> Result<Customer, Error> {
+    let new = new.checked()?;
+    let now = tx.now();
+    let id = CustomerId::new(now, &shop.chance);
+    let args = args![id, new.telegram_id, new.email, new.phone, new.language, new.referrer_telegram_id, now];
+    let row = tx.one(sql::UPSERT, args)?;
+    Ok(sql::customer(&row)?)
+}
+
+/// A customer by our id.
+pub fn find(tx: &mut Tx, id: &CustomerId) -> Result<Customer, Error> {
+    let row = tx.first(sql::FIND, args![id])?;
+    Ok(sql::customer(&row.ok_or_else(|| Error::missing("customer", id))?)?)
+}
+
+/// A customer by Telegram's id, if they ever ordered.
+pub fn find_by_telegram(tx: &mut Tx, telegram_id: i64) -> Result<Option<Customer>, Error> {
+    let row = tx.first(sql::FIND_BY_TELEGRAM, args![telegram_id])?;
+    Ok(row.as_ref().map(sql::customer).transpose()?)
+}

@@ -1,0 +1,282 @@
+//! The books: double entry in whole smallest units.
+//!
+//! One account has one currency. Every posting sums to zero in each currency, is written once under its business key,
+//! and never changes. Only customers' balances are cached; the rest are sums. A balance never passes its floor: the
+//! statement that changes it says so, not a look before it.
+
+mod sql;
+
+pub use sql::STATEMENTS;
+
+use semel_kernel::args;
+use semel_kernel::ids::new_id;
+use semel_kernel::store::{Expect, StoreError, Tx};
+use semel_money::{Amount, Currency};
+use semel_payments::Provider;
+
+use crate::customers::CustomerId;
+use crate::orders::OrderId;
+use crate::shop::currency;
+use crate::{Error, Shop};
+
+/// An account. Its id is made of what it is, so it needs no lookup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    kind: &'static str,
+    owner: String,
+    currency: Currency,
+}
+
+impl Account {
+    /// A provider's account of ours: negative when money came in from it.
+    pub fn external(provider: Provider, merchant: &str, currency: Currency) -> Self {
+        Self { kind: "external", owner: format!("{}:{merchant}", provider.as_str()), currency }
+    }
+
+    /// Money waits here until goods or refund.
+    pub fn order(order: &OrderId, currency: Currency) -> Self {
+        Self { kind: "order", owner: order.to_string(), currency }
+    }
+
+    /// A customer's balance.
+    pub fn customer(customer: &CustomerId, currency: Currency) -> Self {
+        Self { kind: "customer", owner: customer.to_string(), currency }
+    }
+
+    /// What was sold.
+    pub fn sales(currency: Currency) -> Self {
+        Self { kind: "sales", owner: "shop".into(), currency }
+    }
+
+    /// What was given away as rewards.
+    pub fn bonus(currency: Currency) -> Self {
+        Self { kind: "bonus", owner: "shop".into(), currency }
+    }
+
+    /// Money that belongs to nobody yet.
+    pub fn suspense(currency: Currency) -> Self {
+        Self { kind: "suspense", owner: "shop".into(), currency }
+    }
+
+    /// The id in rows.
+    pub fn id(&self) -> String {
+        format!("{}:{}:{}", self.kind, self.owner, self.currency.code())
+    }
+}
+
+/// Whose money at which provider a posting is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The provider.
+    pub provider: Provider,
+    /// Our account there.
+    pub merchant: String,
+    /// The payment's id there; for wallets that take many, with the transaction.
+    pub provider_payment_id: String,
+}
+
+/// Entries that sum to zero in every currency. There is no unbalanced `Posting`.
+#[derive(Clone, Debug)]
+pub struct Posting {
+    key: String,
+    kind: &'static str,
+    entries: Vec<(Account, i64)>,
+    origin: Option<Origin>,
+    order: Option<OrderId>,
+    payment: Option<String>,
+    note: Option<String>,
+}
+
+impl Posting {
+    /// A posting under its business key. Entries of zero are left out; an imbalance is an error.
+    pub fn new(kind: &'static str, key: impl Into<String>, entries: Vec<(Account, Amount)>) -> Result<Self, Error> {
+        let mut sums: Vec<(Currency, i128)> = Vec::new();
+        for (account, amount) in &entries {
+            if account.currency != amount.currency() {
+                return Err(Error::invalid("amount", format!("{} does not go into {}", amount, account.id())));
+            }
+            match sums.iter_mut().find(|(currency, _)| *currency == amount.currency()) {
+                Some((_, sum)) => *sum += i128::from(amount.minor()),
+                None => sums.push((amount.currency(), i128::from(amount.minor()))),
+            }
+        }
+        if sums.iter().any(|(_, sum)| *sum != 0) {
+            return Err(Error::invalid("amount", format!("the entries of {kind} do not sum to zero")));
+        }
+        let entries = entries.into_iter().filter(|(_, amount)| !amount.is_zero());
+        Ok(Self {
+            key: key.into(),
+            kind,
+            entries: entries.map(|(account, amount)| (account, amount.minor())).collect(),
+            origin: None,
+            order: None,
+            payment: None,
+            note: None,
+        })
+    }
+
+    /// Names the provider's payment.
+    #[must_use]
+    pub fn from_provider(mut self, origin: Origin) -> Self {
+        self.origin = Some(origin);
+        self
+    }
+
+    /// Names the order.
+    #[must_use]
+    pub fn for_order(mut self, order: &OrderId) -> Self {
+        self.order = Some(order.clone());
+        self
+    }
+
+    /// Names our payment.
+    #[must_use]
+    pub fn for_payment(mut self, payment: &str) -> Self {
+        self.payment = Some(payment.to_owned());
+        self
+    }
+
+    /// Adds a sentence for people.
+    #[must_use]
+    pub fn note(mut self, note: impl Into<String>) -> Self {
+        self.note = Some(note.into());
+        self
+    }
+}
+
+/// Writes `posting`. Its key must be new: who may meet a repeat looks with [`is_posted`] under a row lock first, and if
+/// two still meet, the key ends the second one's transaction. Answers the posting's id.
+///
+/// # Errors
+/// [`Error::Insufficient`] when a customer's balance would pass its floor.
+pub fn post(tx: &mut Tx, shop: &Shop, posting: &Posting) -> Result<String, Error> {
+    let now = tx.now();
+    let id = new_id("txn", now, &shop.chance);
+    for (account, amount) in &posting.entries {
+        open(tx, account)?;
+        if account.kind == "customer" {
+            change_balance(tx, account, *amount)?;
+        }
+    }
+    let origin = posting.origin.as_ref();
+    tx.later(
+        sql::POST,
+        args![
+            &id,
+            &posting.key,
+            posting.kind,
+            origin.map(|o| o.provider.as_str()),
+            origin.map(|o| o.merchant.clone()),
+            origin.map(|o| o.provider_payment_id.clone()),
+            posting.order.as_ref().map(|o| o.to_string()),
+            posting.payment.clone(),
+            posting.note.clone(),
+            now
+        ],
+        Expect::Rows(1),
+    )?;
+    for (account, amount) in &posting.entries {
+        tx.later(sql::ENTRY, args![&id, account.id(), account.currency.code(), *amount], Expect::Rows(1))?;
+    }
+    Ok(id)
+}
+
+fn open(tx: &mut Tx, account: &Account) -> Result<(), StoreError> {
+    let now = tx.now();
+    // Only customers have a cached balance; customers and orders never go below zero.
+    let cached = (account.kind == "customer").then_some(0_i64);
+    let floor = matches!(account.kind, "customer" | "order").then_some(0_i64);
+    let args = args![account.id(), account.kind, &account.owner, account.currency.code(), cached, floor, now];
+    tx.later(sql::OPEN, args, Expect::Any)
+}
+
+fn change_balance(tx: &mut Tx, account: &Account, amount: i64) -> Result<(), Error> {
+    if amount >= 0 {
+        tx.later(sql::CHANGE_BALANCE, args![account.id(), amount], Expect::Rows(1))?;
+        return Ok(());
+    }
+    match tx.execute(sql::CHANGE_BALANCE, args![account.id(), amount])? {
+        1 => Ok(()),
+        _ => Err(Error::Insufficient { wanted: Amount::new(amount, account.currency).neg().to_string() }),
+    }
+}
+
+/// Whether a posting stands under this business key.
+pub fn is_posted(tx: &mut Tx, key: &str) -> Result<bool, StoreError> {
+    Ok(tx.first(sql::IS_POSTED, args![key])?.is_some())
+}
+
+/// The business key of taking a provider's money.
+pub fn capture_key(origin: &Origin) -> String {
+    format!("capture:{}:{}:{}", origin.provider.as_str(), origin.merchant, origin.provider_payment_id)
+}
+
+/// All balances of a customer that ever held something.
+pub fn balances(tx: &mut Tx, customer: &CustomerId) -> Result<Vec<Amount>, StoreError> {
+    let rows = tx.rows(sql::BALANCES, args![customer])?;
+    rows.iter().map(|row| Ok(Amount::new(row.get(1)?, currency(&row.get::<String>(0)?)?))).collect()
+}
+
+/// A customer's balance in one currency.
+pub fn balance(tx: &mut Tx, customer: &CustomerId, of: Currency) -> Result<Amount, StoreError> {
+    let row = tx.first(sql::BALANCE, args![Account::customer(customer, of).id()])?;
+    Ok(Amount::new(row.map(|row| row.get(0)).transpose()?.unwrap_or(0), of))
+}
+
+/// Money at the providers that belongs to nobody yet.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Suspense {
+    /// The capture that brought it.
+    pub posting: String,
+    /// Where it came from.
+    pub provider: String,
+    /// Our account there.
+    pub merchant: String,
+    /// The payment's id there.
+    pub provider_payment_id: String,
+    /// How much.
+    pub amount: Amount,
+    /// Why it is here.
+    pub reason: String,
+    /// `open` or `assigned`.
+    pub state: String,
+}
+
+/// Notes a capture that fits nowhere.
+pub fn suspend(tx: &mut Tx, posting: &str, origin: &Origin, amount: Amount, reason: &str) -> Result<(), StoreError> {
+    let now = tx.now();
+    let args = args![
+        posting,
+        origin.provider.as_str(),
+        &origin.merchant,
+        &origin.provider_payment_id,
+        amount.currency().code(),
+        amount.minor(),
+        reason,
+        now
+    ];
+    tx.later(sql::SUSPEND, args, Expect::Rows(1))
+}
+
+/// The open suspense of a provider's payment, if there is one.
+pub fn suspended(tx: &mut Tx, provider_payment_id: &str) -> Result<Option<Suspense>, StoreError> {
+    let Some(row) = tx.first(sql::SUSPENDED, args![provider_payment_id])? else { return Ok(None) };
+    Ok(Some(Suspense {
+        posting: row.get(0)?,
+        provider: row.get(1)?,
+        merchant: row.get(2)?,
+        provider_payment_id: row.get(3)?,
+        amount: Amount::new(row.get(5)?, currency(&row.get::<String>(4)?)?),
+        reason: row.get(6)?,
+        state: row.get(7)?,
+    }))
+}
+
+/// Ends a suspense in favour of `order`. Once: the second hand finds it ended.
+pub fn end_suspense(tx: &mut Tx, posting: &str, order: &OrderId) -> Result<(), Error> {
+    let now = tx.now();
+    match tx.execute(sql::END_SUSPENSE, args![posting, order, now])? {
+        1 => Ok(()),
+        _ => Err(Error::Conflict("this money was assigned before".into())),
+    }
+}

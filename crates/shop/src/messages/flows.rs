@@ -1,0 +1,184 @@
+//! Writing messages, and writing what became of them.
+
+use semel_kernel::args;
+use semel_kernel::clock::Time;
+use semel_kernel::jobs::{self, JobId};
+use semel_kernel::store::{Expect, Row, StoreError, Tx};
+use semel_money::Amount;
+
+use super::{Body, Class, DeliverMessage, Language, Message, MessageId, MessageView, New, State, sql, text};
+use crate::customers::Customer;
+use crate::orders::{Order, OrderId};
+use crate::{Error, Shop};
+
+/// Writes a message and the job that sends it, unless one of its key is there. Without a bot nothing is written.
+///
+/// The message leaves after the commit. Where a message of this key was there, the job finds no row and ends.
+pub fn queue(tx: &mut Tx, shop: &Shop, new: New<'_>) -> Result<(), Error> {
+    if shop.bot.is_none() {
+        return Ok(());
+    }
+    let now = tx.now();
+    let id = MessageId::new(now, &shop.chance);
+    let body = serde_json::to_string(&new.body).map_err(|error| StoreError::Statement(error.to_string()))?;
+    let order = new.order.map(OrderId::as_str);
+    tx.later(
+        sql::INSERT,
+        args![&id, new.dedup_key, new.chat_id, new.class.as_str(), new.kind, body, order, now],
+        Expect::Any,
+    )?;
+    jobs::enqueue(tx, &DeliverMessage { message: id, order: new.order.cloned() }, now, &shop.chance)?;
+    Ok(())
+}
+
+/// Queues the message with all goods of `order`. `part` tells the messages of one order's deliveries apart.
+pub fn goods(tx: &mut Tx, shop: &Shop, order: &Order, customer: &Customer, part: i64) -> Result<(), Error> {
+    queue(
+        tx,
+        shop,
+        New {
+            dedup_key: format!("goods:{}:{part}", order.id),
+            chat_id: customer.telegram_id,
+            class: Class::AtLeastOnce,
+            kind: "goods",
+            body: Body::Goods { order: order.id.clone(), language: Language::of(customer.language.as_deref()) },
+            order: Some(&order.id),
+        },
+    )
+}
+
+/// Tells a referrer about the reward for `order`. Names nothing of the buyer.
+pub fn notify_reward(
+    tx: &mut Tx,
+    shop: &Shop,
+    referrer: &Customer,
+    amount: Amount,
+    order: &OrderId,
+) -> Result<(), Error> {
+    let html = text::reward(Language::of(referrer.language.as_deref()), amount, order);
+    notify(tx, shop, referrer, "reward", format!("reward:{order}"), html, Some(order))
+}
+
+/// Tells a customer that money went to the balance. `reason` is the ledger's word (`late`, `short`, `surplus`, …), `key`
+/// its business key; the key's last part is shown, so that a message that came twice is seen to be one.
+pub fn notify_balance(
+    tx: &mut Tx,
+    shop: &Shop,
+    customer: &Customer,
+    amount: Amount,
+    reason: &str,
+    key: &str,
+) -> Result<(), Error> {
+    let html = text::balance(Language::of(customer.language.as_deref()), amount, reason, key);
+    notify(tx, shop, customer, "balance", format!("balance:{reason}:{key}"), html, None)
+}
+
+/// Tells a customer about a refund; `target` is `balance` or `provider`. Call once for each refund: two refunds of one
+/// order may be equal, so only the caller can tell a repeat.
+pub fn notify_refund(
+    tx: &mut Tx,
+    shop: &Shop,
+    customer: &Customer,
+    order: &OrderId,
+    amount: Amount,
+    target: &str,
+) -> Result<(), Error> {
+    let html = text::refund(Language::of(customer.language.as_deref()), amount, order, target);
+    let once = MessageId::new(tx.now(), &shop.chance);
+    notify(tx, shop, customer, "refund", format!("refund:{order}:{once}"), html, Some(order))
+}
+
+fn notify(
+    tx: &mut Tx,
+    shop: &Shop,
+    customer: &Customer,
+    kind: &str,
+    dedup_key: String,
+    html: String,
+    order: Option<&OrderId>,
+) -> Result<(), Error> {
+    let body = Body::Text { html };
+    queue(tx, shop, New { dedup_key, chat_id: customer.telegram_id, class: Class::AtLeastOnce, kind, body, order })
+}
+
+/// Whether a customer may hold goods of `order`: false only when every message with them certainly did not arrive and
+/// will not. A unit that may have been seen must not be sold again.
+pub fn goods_may_be_seen(tx: &mut Tx, order: &OrderId) -> Result<bool, Error> {
+    Ok(tx.first(sql::MAY_BE_SEEN, args![order])?.is_some())
+}
+
+/// Messages with a try of which nobody told us what became of it, the newest first: those before `before` if given.
+pub fn uncertain(tx: &mut Tx, before: Option<Time>, limit: i64) -> Result<Vec<MessageView>, Error> {
+    let rows = tx.rows(sql::UNCERTAIN, args![before, limit])?;
+    Ok(rows.iter().map(view_of).collect::<Result<_, _>>()?)
+}
+
+/// An order's messages, the oldest first.
+pub fn of_order(tx: &mut Tx, order: &OrderId, limit: i64) -> Result<Vec<MessageView>, Error> {
+    let rows = tx.rows(sql::OF_ORDER, args![order, limit])?;
+    Ok(rows.iter().map(view_of).collect::<Result<_, _>>()?)
+}
+
+/// Ends the message of a job that became a dead letter without ending it: its worker died in the last try. Belongs into
+/// the transaction that buries the job; changes nothing for jobs of other kinds.
+pub fn buried(tx: &mut Tx, job: &JobId, error: &str) -> Result<(), StoreError> {
+    let now = tx.now();
+    tx.later(sql::BURY, args![job, error, now], Expect::Any)
+}
+
+/// A message by id; none when another one of the same key was there first.
+pub(super) fn find(tx: &mut Tx, id: &MessageId) -> Result<Option<Message>, StoreError> {
+    let Some(row) = tx.first(sql::FIND, args![id])? else { return Ok(None) };
+    Ok(Some(Message {
+        id: row.get(0)?,
+        chat_id: row.get(1)?,
+        class: row.get(2)?,
+        kind: row.get(3)?,
+        body: row.get(4)?,
+        state: row.get(5)?,
+        uncertain: row.get(6)?,
+        queued_at: row.get(7)?,
+    }))
+}
+
+/// How a message ended.
+#[derive(Clone, Debug)]
+pub(super) struct End {
+    pub(super) state: State,
+    /// Telegram's number of it.
+    pub(super) telegram_id: Option<i64>,
+    /// Why it did not arrive.
+    pub(super) error: Option<String>,
+    /// Tries of which nobody told us what became of them.
+    pub(super) uncertain: i64,
+}
+
+/// Writes the end of a message.
+pub(super) fn end(tx: &mut Tx, id: &MessageId, end: &End) -> Result<(), StoreError> {
+    let now = tx.now();
+    let args = args![id, end.state.as_str(), end.telegram_id, end.error.as_deref(), end.uncertain, now];
+    tx.later(sql::END, args, Expect::Rows(1))
+}
+
+/// Writes that a try may have arrived.
+pub(super) fn unclear(tx: &mut Tx, id: &MessageId, uncertain: i64, error: &str) -> Result<(), StoreError> {
+    tx.later(sql::UNCLEAR, args![id, uncertain, error], Expect::Rows(1))
+}
+
+/// Writes the new id of a group that moved.
+pub(super) fn moved(tx: &mut Tx, id: &MessageId, to: i64, uncertain: i64) -> Result<(), StoreError> {
+    tx.later(sql::MOVE, args![id, to, uncertain], Expect::Rows(1))
+}
+
+fn view_of(row: &Row) -> Result<MessageView, StoreError> {
+    Ok(MessageView {
+        id: row.get(0)?,
+        kind: row.get(1)?,
+        state: row.get(2)?,
+        order: row.get(3)?,
+        uncertain: row.get(4)?,
+        error: row.get(5)?,
+        queued_at: row.get::<Time>(6)?.to_string(),
+        ended_at: row.get::<Option<Time>>(7)?.map(|at| at.to_string()),
+    })
+}

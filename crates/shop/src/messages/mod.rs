@@ -1,0 +1,29 @@
+//! Messages to one chat each: to customers and to the owner.
+//!
+//! A message is a row, written in the transaction of its cause, with a job that sends it. The claimed job is the written
+//! intent, so nothing is written between the claim and the call. Telegram has no key against doubles, so each message
+//! says by its [`Class`] what happens when nobody told us whether it arrived: goods and notices about money go again
+//! with the same content and the order's number in it, alerts never do. What stays untold is `unknown`, never guessed.
+//!
+//! Goods are not copied into a message: they are read when it is sent, the same content every time.
+
+pub mod flows;
+mod model;
+mod send;
+mod sql;
+mod text;
+mod verdict;
+
+pub use model::*;
+pub use send::DeliverMessage;
+pub use sql::STATEMENTS;
+pub(crate) use text::alert as alert_html;
+
+use semel_kernel::jobs::Workers;
+
+use crate::Shop;
+
+/// Teaches `workers` this feature's jobs.
+pub fn jobs(workers: Workers<Shop>) -> Workers<Shop> {
+    workers.with::<DeliverMessage>()
+}

@@ -1,0 +1,215 @@
+//! A message, its states, and what may follow what.
+
+use serde::{Deserialize, Serialize};
+
+use semel_kernel::clock::Time;
+use semel_kernel::store::{FromValue, StoreError, Value};
+
+use crate::orders::OrderId;
+
+semel_kernel::id!(MessageId, "msg", "A message to one chat. Travels to Telegram in `X-Request-Id`.");
+
+crate::states! {
+    /// Where a message stands. Whether it is being sent right now is its job's business.
+    State {
+        /// Its job will send it.
+        Queued = "queued",
+        /// Telegram took it.
+        Sent = "sent",
+        /// It certainly did not arrive and will not.
+        Failed = "failed",
+        /// It may have arrived; nobody told us, and it does not go again by itself.
+        Unknown = "unknown",
+        /// There was nothing left to send.
+        Cancelled = "cancelled",
+    }
+    /// What may follow what. A message that may go twice can be sent by hand after its end.
+    TRANSITIONS {
+        Queued --"Telegram took it"--> Sent,
+        Queued --"refused"--> Failed,
+        Queued --"nobody told"--> Unknown,
+        Queued --"nothing left to send"--> Cancelled,
+        Failed --"sent by hand"--> Sent,
+        Failed --"nobody told"--> Unknown,
+        Failed --"nothing left to send"--> Cancelled,
+        Unknown --"sent by hand"--> Sent,
+    }
+}
+
+/// What happens when nobody told us whether a message arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// It goes again, with the same content: goods and notices about money. It carries a number that shows a double.
+    AtLeastOnce,
+    /// It does not: alerts, and everything that is worse twice than never.
+    AtMostOnce,
+}
+
+impl Class {
+    /// The word in rows.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::AtLeastOnce => "at_least_once",
+            Self::AtMostOnce => "at_most_once",
+        }
+    }
+}
+
+impl FromValue for Class {
+    fn from_value(value: Value) -> Result<Self, StoreError> {
+        let word = String::from_value(value)?;
+        match word.as_str() {
+            "at_least_once" => Ok(Self::AtLeastOnce),
+            "at_most_once" => Ok(Self::AtMostOnce),
+            _ => Err(StoreError::Decode { wanted: "a class of messages", found: word }),
+        }
+    }
+}
+
+/// The languages that customers are written to in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Language {
+    /// Russian, also for who never said.
+    #[serde(rename = "ru")]
+    Russian,
+    /// English, for everybody else.
+    #[serde(rename = "en")]
+    English,
+}
+
+impl Language {
+    /// The language for an IETF tag as Telegram gives it: `ru`, `ru-RU`, `en`, or none.
+    pub fn of(tag: Option<&str>) -> Self {
+        match tag.map(str::trim) {
+            None | Some("") => Self::Russian,
+            Some(tag) if tag.to_ascii_lowercase().starts_with("ru") => Self::Russian,
+            Some(_) => Self::English,
+        }
+    }
+}
+
+/// What a message says. Stored in rows: a field may be added with a default, never renamed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Body {
+    /// A text in Telegram's HTML; everything foreign in it is escaped.
+    Text {
+        /// At most 4096 UTF-16 units.
+        html: String,
+    },
+    /// All goods of an order, read when the message is sent.
+    Goods {
+        /// The order.
+        order: OrderId,
+        /// The language of the words around them.
+        language: Language,
+    },
+}
+
+impl FromValue for Body {
+    fn from_value(value: Value) -> Result<Self, StoreError> {
+        let text = String::from_value(value)?;
+        serde_json::from_str(&text)
+            .map_err(|error| StoreError::Decode { wanted: "what a message says", found: error.to_string() })
+    }
+}
+
+/// A message to be written.
+#[derive(Clone, Debug)]
+pub struct New<'a> {
+    /// Two messages of one key are one message, for ever.
+    pub dedup_key: String,
+    /// The person, group or channel.
+    pub chat_id: i64,
+    /// What happens when nobody told us whether it arrived.
+    pub class: Class,
+    /// What it is about: `goods`, `balance`, `alert`.
+    pub kind: &'a str,
+    /// What it says.
+    pub body: Body,
+    /// The order whose story it belongs to.
+    pub order: Option<&'a OrderId>,
+}
+
+/// A message's row.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// Its id.
+    pub id: MessageId,
+    /// The person, group or channel.
+    pub chat_id: i64,
+    /// What happens when nobody told us whether it arrived.
+    pub class: Class,
+    /// What it is about.
+    pub kind: String,
+    /// What it says.
+    pub body: Body,
+    /// Where it stands.
+    pub state: State,
+    /// Tries of which nobody told us what became of them.
+    pub uncertain: i64,
+    /// When it was written.
+    pub queued_at: Time,
+}
+
+/// A message as people see it: never what it says, because that may be goods.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct MessageView {
+    /// Its id.
+    pub id: String,
+    /// What it is about.
+    pub kind: String,
+    /// Where it stands.
+    pub state: State,
+    /// The order it belongs to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub order: Option<String>,
+    /// Tries of which nobody told us what became of them.
+    pub uncertain: i64,
+    /// What went wrong last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// When it was written, RFC 3339.
+    pub queued_at: String,
+    /// When it ended, RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use semel_kernel::clock::Chance;
+
+    use super::*;
+
+    #[test]
+    fn who_never_named_a_language_is_written_to_in_russian() {
+        for tag in [None, Some(""), Some("ru"), Some("RU"), Some("ru-RU")] {
+            assert_eq!(Language::of(tag), Language::Russian, "{tag:?}");
+        }
+        for tag in ["en", "en-GB", "de", "uk"] {
+            assert_eq!(Language::of(Some(tag)), Language::English, "{tag}");
+        }
+    }
+
+    #[test]
+    fn a_goods_message_names_the_order_and_holds_no_goods() {
+        let order = OrderId::new(Time::from_millis(0), &Chance::seeded(1));
+        let body = Body::Goods { order: order.clone(), language: Language::English };
+        let row = serde_json::to_string(&body).expect("a body");
+        assert_eq!(row, format!(r#"{{"type":"goods","order":"{order}","language":"en"}}"#));
+        assert_eq!(Body::from_value(Value::Text(row)).expect("a body"), body);
+    }
+
+    #[test]
+    fn an_unreadable_body_is_an_error_and_not_an_empty_message() {
+        assert!(Body::from_value(Value::Text(r#"{"type":"poem"}"#.into())).is_err());
+        assert!(Class::from_value(Value::Text("ordered".into())).is_err());
+    }
+
+    #[test]
+    fn what_telegram_took_stays_so() {
+        assert!(TRANSITIONS.iter().all(|(from, _, _)| !matches!(from, State::Sent | State::Cancelled)));
+        assert_eq!(State::Unknown.event_to(State::Failed), None, "an unknown fate never becomes a certain failure");
+    }
+}

@@ -1,0 +1,21 @@
+//! Every statement about messages.
+
+semel_kernel::statements! {
+    INSERT = "insert into messages (id, dedup_key, chat_id, class, kind, body, state, order_id, queued_at)
+        values ($1, $2, $3, $4, $5, $6, 'queued', $7, $8) on conflict (dedup_key) do nothing";
+    FIND = "select id, chat_id, class, kind, body, state, uncertain, queued_at from messages where id = $1";
+    /// What Telegram took, and what was cancelled, stays so: then no row is touched.
+    END = "update messages set state = $2, telegram_id = $3, error = $4, uncertain = $5, ended_at = $6
+        where id = $1 and state not in ('sent', 'cancelled')";
+    UNCLEAR = "update messages set uncertain = $2, error = $3 where id = $1 and state not in ('sent', 'cancelled')";
+    MOVE = "update messages set chat_id = $2, uncertain = $3 where id = $1 and state not in ('sent', 'cancelled')";
+    /// The slot of a sending job is its message. The worker died in the last try, so nobody knows what became of it.
+    BURY = "update messages set state = 'unknown', error = $2, uncertain = uncertain + 1, ended_at = $3
+        where state = 'queued' and id in (select slot from jobs where id = $1 and kind = 'message.send')";
+    MAY_BE_SEEN = "select 1 from messages where order_id = $1 and kind = 'goods'
+        and (state not in ('failed', 'cancelled') or uncertain > 0) limit 1";
+    UNCERTAIN = "select id, kind, state, order_id, uncertain, error, queued_at, ended_at from messages
+        where uncertain > 0 and (cast($1 as bigint) is null or queued_at < $1) order by queued_at desc, id desc limit $2";
+    OF_ORDER = "select id, kind, state, order_id, uncertain, error, queued_at, ended_at from messages
+        where order_id = $1 order by queued_at, id limit $2";
+}

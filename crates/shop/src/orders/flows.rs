@@ -1,0 +1,480 @@
+//! What happens to an order.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use semel_kernel::args;
+use semel_kernel::clock::Time;
+use semel_kernel::history::{self, Entry};
+use semel_kernel::ids::new_id;
+use semel_kernel::jobs;
+use semel_kernel::store::{Expect, Row, StoreError, Tx, Value};
+use semel_money::Amount;
+
+use super::{ExpireOrder, Item, ItemId, Order, OrderId, PayBy, State, sql};
+use crate::catalog::{self, Delivery, Kind, Product, ProductId};
+use crate::customers::{self, Customer, CustomerId, NewCustomer};
+use crate::ledger::{self, Account, Posting};
+use crate::shop::currency;
+use crate::{Error, Shop, alerts, events, messages, referrals};
+
+const ITEMS_AT_MOST: usize = 50;
+const UNITS_AT_MOST: i64 = 1000;
+
+/// What a customer wants.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewOrder {
+    /// Who buys.
+    pub customer: NewCustomer,
+    /// What.
+    pub items: Vec<NewItem>,
+    /// `yookassa`, `heleket`, `crystalpay` or `balance`.
+    pub provider: String,
+}
+
+/// One line of what a customer wants.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewItem {
+    /// The product's id.
+    pub product: String,
+    /// How many; one when left out.
+    #[serde(default = "one")]
+    pub quantity: i64,
+}
+
+fn one() -> i64 {
+    1
+}
+
+/// A new order with what was read on the way.
+pub struct Placed {
+    /// The order.
+    pub order: Order,
+    /// Its lines.
+    pub items: Vec<Item>,
+    /// Its customer.
+    pub customer: Customer,
+    /// How it is to be paid.
+    pub pay_by: PayBy,
+}
+
+/// Writes an order with a frozen quote and its stock held. The caller adds the payment in the same transaction.
+pub fn place(tx: &mut Tx, shop: &Shop, new: &NewOrder) -> Result<Placed, Error> {
+    let pay_by = PayBy::parse(&new.provider).ok_or_else(|| {
+        Error::invalid("provider", format!("{:.40} is not one of yookassa, heleket, crystalpay, balance", new.provider))
+    })?;
+    if let PayBy::Provider(provider) = pay_by {
+        shop.rail(provider)?;
+    }
+    let wanted = wanted(&new.items)?;
+    let customer = customers::flows::upsert(tx, shop, &new.customer)?;
+    let unpaid: i64 = tx.one(sql::COUNT_UNPAID, args![&customer.id])?.get(0)?;
+    if pay_by != PayBy::Balance && unpaid >= i64::from(shop.rules.unpaid_orders) {
+        return Err(Error::TooManyUnpaid { open: unpaid });
+    }
+    let ids: Vec<ProductId> = wanted.iter().map(|(id, _)| id.clone()).collect();
+    let products = catalog::flows::products(tx, &ids)?;
+    let (lines, total) = quote(&wanted, &products)?;
+
+    let now = tx.now();
+    let order = Order {
+        id: OrderId::new(now, &shop.chance),
+        customer: customer.id.clone(),
+        state: State::Pending,
+        total,
+        provider: pay_by.as_str().into(),
+        deadline: now + shop.rules.order_lifetime,
+        version: 1,
+        created_at: now,
+        paid_at: None,
+        reason: None,
+    };
+    let args = args![&order.id, &order.customer, total.currency().code(), total.minor(), &order.provider, order.deadline, now];
+    tx.later(sql::INSERT, args, Expect::Rows(1))?;
+    let mut items = Vec::with_capacity(lines.len());
+    for (position, (product, quantity)) in lines.into_iter().enumerate() {
+        let item = Item {
+            id: ItemId::new(now, &shop.chance),
+            product: product.id.clone(),
+            title: product.title.clone(),
+            kind: product.kind,
+            delivery: product.delivery,
+            price: product.price,
+            quantity,
+            refunded: 0,
+            promised_at: None,
+        };
+        let position = i64::try_from(position).unwrap_or(i64::MAX);
+        let args = args![
+            &item.id,
+            &order.id,
+            position,
+            &item.product,
+            &item.title,
+            item.kind.as_str(),
+            item.delivery.as_str(),
+            item.price.minor(),
+            quantity
+        ];
+        tx.later(sql::INSERT_ITEM, args, Expect::Rows(1))?;
+        items.push(item);
+    }
+    for item in items.iter().filter(|item| item.kind == Kind::Stock && item.delivery == Delivery::Instant) {
+        catalog::flows::hold(tx, &item.id, &item.product, item.quantity)?;
+    }
+    history::append(tx, &Entry { n: Some(1), event: "order made", to: Some("pending"), ..entry(&order) })?;
+    if pay_by != PayBy::Balance {
+        jobs::enqueue(tx, &ExpireOrder { order: order.id.clone() }, order.deadline, &shop.chance)?;
+    }
+    Ok(Placed { order, items, customer, pay_by })
+}
+
+fn wanted(items: &[NewItem]) -> Result<Vec<(ProductId, i64)>, Error> {
+    if items.is_empty() || items.len() > ITEMS_AT_MOST {
+        return Err(Error::invalid("items", format!("an order has 1 to {ITEMS_AT_MOST} lines, this one has {}", items.len())));
+    }
+    let mut wanted: Vec<(ProductId, i64)> = Vec::new();
+    for (index, item) in items.iter().enumerate() {
+        let field = |name: &str| format!("items[{index}].{name}");
+        let id = ProductId::parse(&item.product)
+            .ok_or_else(|| Error::invalid(field("product"), "this is not the id of a product, which looks like prd_…"))?;
+        if !(1..=UNITS_AT_MOST).contains(&item.quantity) {
+            return Err(Error::invalid(field("quantity"), format!("between 1 and {UNITS_AT_MOST}, not {}", item.quantity)));
+        }
+        if wanted.iter().any(|(known, _)| *known == id) {
+            return Err(Error::invalid(field("product"), "this product stands in another line already; raise its quantity"));
+        }
+        wanted.push((id, item.quantity));
+    }
+    Ok(wanted)
+}
+
+fn quote<'p>(wanted: &[(ProductId, i64)], products: &'p [Product]) -> Result<(Vec<(&'p Product, i64)>, Amount), Error> {
+    let mut lines = Vec::with_capacity(wanted.len());
+    let mut total: Option<Amount> = None;
+    for (index, (id, quantity)) in wanted.iter().enumerate() {
+        let product = products.iter().find(|product| product.id == *id).ok_or_else(|| Error::missing("product", id))?;
+        if !product.active {
+            return Err(Error::Conflict(format!("{} is not on sale", product.title)));
+        }
+        let sum = product.price.times(*quantity)?;
+        total = Some(match total {
+            None => sum,
+            Some(before) => before.checked_add(sum).map_err(|error| Error::invalid(format!("items[{index}]"), error.to_string()))?,
+        });
+        lines.push((product, *quantity));
+    }
+    total.map(|total| (lines, total)).ok_or_else(|| Error::invalid("items", "an order needs at least one line"))
+}
+
+fn entry(order: &Order) -> Entry<'_> {
+    Entry { entity: "order", entity_id: order.id.as_str(), thread: Some(order.id.as_str()), ..Entry::default() }
+}
+
+pub(super) fn order_of(row: &Row) -> Result<Order, StoreError> {
+    let code: String = row.get(3)?;
+    Ok(Order {
+        id: row.get(0)?,
+        customer: row.get(1)?,
+        state: row.get(2)?,
+        total: Amount::new(row.get(4)?, currency(&code)?),
+        provider: row.get(5)?,
+        deadline: row.get(6)?,
+        version: row.get(7)?,
+        created_at: row.get(8)?,
+        paid_at: row.get(9)?,
+        reason: row.get(10)?,
+    })
+}
+
+/// An order by id.
+pub fn find(tx: &mut Tx, id: &OrderId) -> Result<Order, Error> {
+    let row = tx.first(sql::FIND, args![id])?;
+    Ok(order_of(&row.ok_or_else(|| Error::missing("order", id))?)?)
+}
+
+/// An order by id, its row held until the transaction ends.
+pub fn lock(tx: &mut Tx, id: &OrderId) -> Result<Order, Error> {
+    let row = tx.first(sql::LOCK, args![id])?;
+    Ok(order_of(&row.ok_or_else(|| Error::missing("order", id))?)?)
+}
+
+/// A customer's latest orders.
+pub fn of_customer(tx: &mut Tx, customer: &CustomerId, limit: i64) -> Result<Vec<Order>, Error> {
+    let rows = tx.rows(sql::OF_CUSTOMER, args![customer, limit])?;
+    Ok(rows.iter().map(order_of).collect::<Result<_, _>>()?)
+}
+
+/// Orders, the newest first: of a customer, in a state, below the id `before`.
+pub fn list(
+    tx: &mut Tx,
+    customer: Option<&CustomerId>,
+    state: Option<State>,
+    before: Option<&OrderId>,
+    limit: i64,
+) -> Result<Vec<Order>, Error> {
+    let rows = tx.rows(sql::LIST, args![customer, state.map(State::as_str), before, limit])?;
+    Ok(rows.iter().map(order_of).collect::<Result<_, _>>()?)
+}
+
+/// An order's lines.
+pub fn items(tx: &mut Tx, order: &OrderId) -> Result<Vec<Item>, Error> {
+    tx.rows(sql::ITEMS, args![order])?
+        .iter()
+        .map(|row| {
+            let code: String = row.get(9)?;
+            Ok(Item {
+                id: row.get(0)?,
+                product: row.get(1)?,
+                title: row.get(2)?,
+                kind: row.get(3)?,
+                delivery: row.get(4)?,
+                price: Amount::new(row.get(5)?, currency(&code)?),
+                quantity: row.get(6)?,
+                refunded: row.get(7)?,
+                promised_at: row.get(8)?,
+            })
+        })
+        .collect()
+}
+
+/// Moves `order` to `to`, if the table has such a step. The order must have been read in this transaction.
+pub fn advance(tx: &mut Tx, order: &mut Order, to: State, actor: &str, reason: Option<&str>) -> Result<(), Error> {
+    let Some(event) = order.state.event_to(to) else {
+        return Err(Error::Conflict(format!("order {} is {} and cannot become {}", order.id, order.state.as_str(), to.as_str())));
+    };
+    let now = tx.now();
+    tx.later(sql::ADVANCE, args![&order.id, order.version, to.as_str(), reason, now], Expect::Rows(1))?;
+    let step = Entry {
+        n: Some(order.version + 1),
+        event,
+        actor: Some(actor),
+        from: Some(order.state.as_str()),
+        to: Some(to.as_str()),
+        detail: reason,
+        ..entry(order)
+    };
+    history::append(tx, &step)?;
+    order.version += 1;
+    order.state = to;
+    if to == State::Paid && order.paid_at.is_none() {
+        order.paid_at = Some(now);
+    }
+    Ok(())
+}
+
+/// Names the way in which an unpaid order is to be paid from now on.
+pub fn pay_by(tx: &mut Tx, order: &mut Order, way: PayBy) -> Result<(), Error> {
+    tx.later(sql::SET_PROVIDER, args![&order.id, way.as_str()], Expect::Rows(1))?;
+    order.provider = way.as_str().into();
+    Ok(())
+}
+
+/// Tries to hold all that an expired order needs, for money that came late. False when something is sold out; then
+/// nothing is held.
+pub fn hold_again(tx: &mut Tx, order: &Order, items: &[Item]) -> Result<bool, Error> {
+    for item in items.iter().filter(|item| item.kind == Kind::Stock && item.delivery == Delivery::Instant) {
+        match catalog::flows::hold(tx, &item.id, &item.product, item.quantity) {
+            Ok(()) => {}
+            Err(Error::SoldOut { .. }) => {
+                catalog::flows::release(tx, &order.id)?;
+                return Ok(false);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(true)
+}
+
+/// Gives a paid order what it bought: books the sale, turns held units into deliveries, queues the message, tells the
+/// owner, rewards the referrer. The order's account must hold its total.
+pub fn fulfil(tx: &mut Tx, shop: &Shop, order: &mut Order, items: &[Item], customer: &Customer, actor: &str) -> Result<(), Error> {
+    advance(tx, order, State::Paid, actor, None)?;
+    let zero = Amount::zero(order.currency());
+    let (mut sold, mut topped) = (zero, zero);
+    let mut goods = false;
+    for item in items {
+        let sum = item.price.times(item.quantity)?;
+        if item.kind == Kind::Topup {
+            topped = topped.checked_add(sum)?;
+            let rows = (1..=item.quantity).map(|n| delivery(tx, shop, item, n, None, "delivered")).collect();
+            tx.many(sql::DELIVER_MANY, rows)?;
+        } else {
+            sold = sold.checked_add(sum)?;
+            goods |= give(tx, shop, item)?;
+        }
+    }
+    let posting = Posting::new(
+        "sale",
+        format!("sale:{}", order.id),
+        vec![
+            (Account::order(&order.id, order.currency()), order.total.neg()),
+            (Account::sales(order.currency()), sold),
+            (Account::customer(&order.customer, order.currency()), topped),
+        ],
+    )?;
+    ledger::post(tx, shop, &posting.for_order(&order.id))?;
+    if topped.is_positive() {
+        messages::flows::notify_balance(tx, shop, customer, topped, "topup", &format!("topup:{}", order.id))?;
+    }
+    if goods && shop.delivers_by_message() {
+        messages::flows::goods(tx, shop, order, customer, 1)?;
+    }
+    let now = tx.now();
+    referrals::flows::reward(tx, shop, order, customer, now)?;
+    alerts::flows::raise(tx, shop, format!("sale:{}", order.id), format!("Sold: order {} for {}", order.id, order.total))?;
+    let data = serde_json::json!({ "order": order.id, "total": order.total, "customer": { "telegram_id": customer.telegram_id } });
+    events::flows::publish(tx, shop, "order.paid", &order.id, data, &format!("order.paid:{}", order.id))?;
+    settle_state(tx, shop, order, actor)
+}
+
+fn delivery(tx: &mut Tx, shop: &Shop, item: &Item, n: i64, unit: Option<(String, String)>, state: &str) -> Vec<Value> {
+    let now = tx.now();
+    let (unit, hash) = unit.map_or((None, None), |(unit, hash)| (Some(unit), Some(hash)));
+    vec![
+        Value::from(new_id("dlv", now, &shop.chance)),
+        Value::from(&item.id),
+        Value::from(n),
+        Value::from(unit),
+        Value::from(state),
+        Value::from(hash),
+        Value::from(now),
+    ]
+}
+
+/// Turns the units held for `item` into deliveries. What is made to order takes units that are there, or is promised.
+/// True when something is on its way.
+fn give(tx: &mut Tx, shop: &Shop, item: &Item) -> Result<bool, Error> {
+    if item.delivery == Delivery::MadeToOrder {
+        if catalog::flows::available(tx, &item.product)? < item.quantity {
+            let promised = order_promise(tx, item)?;
+            tx.later(sql::PROMISE, args![&item.id, promised], Expect::Rows(1))?;
+            return Ok(false);
+        }
+        // Another buyer may have come between the look and the hold: then the whole settlement runs again.
+        catalog::flows::hold(tx, &item.id, &item.product, item.quantity).map_err(|error| match error {
+            Error::SoldOut { .. } => Error::Store(StoreError::Contention("stock changed during the settlement".into())),
+            other => other,
+        })?;
+    }
+    give_held(tx, shop, item)?;
+    Ok(true)
+}
+
+fn order_promise(tx: &mut Tx, item: &Item) -> Result<Time, Error> {
+    let product = catalog::flows::find(tx, &item.product)?;
+    Ok(tx.now() + Duration::from_secs(u64::try_from(product.promise_s).unwrap_or(0)))
+}
+
+fn give_held(tx: &mut Tx, shop: &Shop, item: &Item) -> Result<(), Error> {
+    let units = catalog::flows::held(tx, &item.id)?;
+    let found = i64::try_from(units.len()).unwrap_or(0);
+    if found != item.quantity {
+        return Err(Error::Conflict(format!("{} units are held for {} of {}", found, item.id, item.quantity)));
+    }
+    let state = if shop.delivers_by_message() { "sending" } else { "delivered" };
+    let rows = (1..).zip(units).map(|(n, (unit, hash))| delivery(tx, shop, item, n, Some((unit.to_string(), hash)), state));
+    let rows = rows.collect();
+    tx.many(sql::DELIVER_MANY, rows)?;
+    Ok(())
+}
+
+/// Brings the order's state up to what its deliveries say.
+fn settle_state(tx: &mut Tx, shop: &Shop, order: &mut Order, actor: &str) -> Result<(), Error> {
+    let (mut wanted, mut done, mut moving) = (0_i64, 0_i64, 0_i64);
+    for row in tx.rows(sql::COUNTS, args![&order.id])? {
+        wanted += row.get::<i64>(1)?;
+        done += row.get::<i64>(2)?;
+        moving += row.get::<i64>(3)?;
+    }
+    let target = if done == wanted {
+        State::Delivered
+    } else if done > 0 && moving == 0 {
+        State::Partial
+    } else if done + moving == 0 {
+        State::AwaitingStock
+    } else {
+        order.state
+    };
+    if target == State::Delivered || target == State::Partial {
+        catalog::flows::mark_delivered(tx, &order.id)?;
+    }
+    if target == order.state || order.state.event_to(target).is_none() {
+        return Ok(());
+    }
+    advance(tx, order, target, actor, None)?;
+    if target == State::Delivered {
+        let data = serde_json::json!({ "order": order.id, "total": order.total });
+        events::flows::publish(tx, shop, "order.delivered", &order.id, data, &format!("order.delivered:{}", order.id))?;
+    }
+    Ok(())
+}
+
+/// Notes that the message with the order's goods, as they were at `read_at`, reached the customer.
+pub fn delivered(tx: &mut Tx, shop: &Shop, id: &OrderId, read_at: Time) -> Result<(), Error> {
+    let mut order = lock(tx, id)?;
+    let now = tx.now();
+    tx.later(sql::DELIVERED, args![id, now, read_at], Expect::Any)?;
+    settle_state(tx, shop, &mut order, "telegram")
+}
+
+/// Gives new units of `product` to orders that wait for them, the longest waiting first.
+pub fn serve_waiting(tx: &mut Tx, shop: &Shop, product: &ProductId) -> Result<(), Error> {
+    let waiting = tx.rows(sql::WAITING, args![product, 200])?;
+    for row in &waiting {
+        let (item, id, quantity): (ItemId, OrderId, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        if catalog::flows::available(tx, product)? < quantity {
+            break;
+        }
+        let mut order = lock(tx, &id)?;
+        catalog::flows::hold(tx, &item, product, quantity)?;
+        let Some(item) = items(tx, &id)?.into_iter().find(|known| known.id == item) else { continue };
+        give_held(tx, shop, &item)?;
+        if shop.delivers_by_message() {
+            let customer = customers::flows::find(tx, &order.customer)?;
+            messages::flows::goods(tx, shop, &order, &customer, order.version)?;
+        }
+        settle_state(tx, shop, &mut order, "stock")?;
+    }
+    Ok(())
+}
+
+/// Lets an unpaid order go at its deadline. Changes nothing in any other state.
+pub fn expire(tx: &mut Tx, shop: &Shop, id: &OrderId) -> Result<(), Error> {
+    let mut order = lock(tx, id)?;
+    if order.state != State::Pending {
+        return Ok(());
+    }
+    catalog::flows::release(tx, id)?;
+    advance(tx, &mut order, State::Expired, "deadline", None)?;
+    let data = serde_json::json!({ "order": order.id });
+    events::flows::publish(tx, shop, "order.expired", id, data, &format!("order.expired:{id}"))
+}
+
+/// Calls an unpaid order off and gives its stock back. Money that still comes goes to the customer's balance.
+pub fn cancel(tx: &mut Tx, shop: &Shop, id: &OrderId, actor: &str, reason: &str) -> Result<Order, Error> {
+    let mut order = lock(tx, id)?;
+    if order.state == State::Cancelled {
+        return Ok(order);
+    }
+    if order.state != State::Pending {
+        let state = order.state.as_str();
+        return Err(Error::Conflict(format!("order {id} is {state}: only an unpaid order can be cancelled; a paid one is refunded")));
+    }
+    catalog::flows::release(tx, id)?;
+    advance(tx, &mut order, State::Cancelled, actor, Some(reason))?;
+    jobs::cancel(tx, <ExpireOrder as jobs::Job>::KIND, id.as_str())?;
+    let data = serde_json::json!({ "order": order.id, "reason": reason });
+    events::flows::publish(tx, shop, "order.cancelled", id, data, &format!("order.cancelled:{id}"))?;
+    Ok(order)
+}
+
+/// Takes undelivered goods back from an order whose money goes back. Units whose message failed for good return to the
+/// shelf; a unit that a customer may have seen is burned.
+pub fn take_back(tx: &mut Tx, order: &OrderId, seen: bool) -> Result<(), Error> {
+    tx.later(sql::VOID, args![order], Expect::Any)?;
+    if seen { catalog::flows::burn(tx, order) } else { catalog::flows::release(tx, order) }
+}

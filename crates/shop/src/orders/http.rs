@@ -1,0 +1,136 @@
+//! Orders over HTTP.
+
+use axum::extract::{Path, Query, State as Extract};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Extension, Json, Router};
+use http::StatusCode;
+use serde::Deserialize;
+
+use super::flows::{self, NewOrder};
+use super::{Order, OrderId, OrderView, State};
+use crate::web::{KeyInHand, Problem, Strict};
+use crate::{Error, Shop, checkout, customers, refunds};
+
+/// The routes of this feature.
+pub fn routes() -> Router<Shop> {
+    Router::new()
+        .route("/api/v1/orders", post(create).get(list))
+        .route("/api/v1/orders/{id}", get(show))
+        .route("/api/v1/orders/{id}/pay", post(pay))
+        .route("/api/v1/orders/{id}/cancel", post(cancel))
+        .route("/api/v1/orders/{id}/refund", post(refund))
+        .route("/api/v1/payments/{id}/assign", post(assign))
+}
+
+fn order_id(text: &str) -> Result<OrderId, Problem> {
+    OrderId::parse(text).ok_or_else(|| Error::missing("order", text).into())
+}
+
+async fn create(
+    Extract(shop): Extract<Shop>,
+    key: Option<Extension<KeyInHand>>,
+    Strict(new): Strict<NewOrder>,
+) -> Result<Response, Problem> {
+    let (key, resume) = key.map(|Extension(hand)| (Some(hand.key), hand.resume)).unwrap_or_default();
+    let resume = resume.as_deref().and_then(OrderId::parse);
+    let view = checkout::flows::order(&shop, new, key, resume).await?;
+    Ok((StatusCode::CREATED, Json(view)).into_response())
+}
+
+#[derive(Deserialize)]
+struct Filter {
+    customer: Option<i64>,
+    status: Option<String>,
+    cursor: Option<String>,
+    limit: Option<i64>,
+}
+
+async fn list(Extract(shop): Extract<Shop>, Query(filter): Query<Filter>) -> Result<Response, Problem> {
+    let limit = filter.limit.unwrap_or(50).clamp(1, 200);
+    let state = match filter.status.as_deref() {
+        None => None,
+        Some(word) => Some(State::parse(word).ok_or_else(|| Error::invalid("status", format!("{word:.40} is not a status of an order")))?),
+    };
+    let before = filter.cursor.as_deref().map(order_id).transpose()?;
+    let rows = shop
+        .read("orders.list", move |tx| {
+            let customer = match filter.customer {
+                None => None,
+                Some(telegram_id) => match customers::flows::find_by_telegram(tx, telegram_id)? {
+                    Some(customer) => Some(customer.id),
+                    None => return Ok(Vec::new()),
+                },
+            };
+            flows::list(tx, customer.as_ref(), state, before.as_ref(), limit + 1)
+        })
+        .await?;
+    Ok(Json(page(rows, limit)).into_response())
+}
+
+fn page(mut rows: Vec<Order>, limit: i64) -> serde_json::Value {
+    let wanted = usize::try_from(limit).unwrap_or(50);
+    let more = rows.len() > wanted;
+    rows.truncate(wanted);
+    let next = more.then(|| rows.last().map(|order| order.id.to_string())).flatten();
+    let items: Vec<serde_json::Value> = rows
+        .iter()
+        .map(|order| {
+            serde_json::json!({
+                "id": order.id, "status": order.state, "total": order.total,
+                "provider": order.provider, "created_at": order.created_at.to_string(),
+            })
+        })
+        .collect();
+    serde_json::json!({ "items": items, "next_cursor": next })
+}
+
+async fn show(Extract(shop): Extract<Shop>, Path(id): Path<String>) -> Result<Response, Problem> {
+    Ok(Json(OrderView::load(&shop, &order_id(&id)?).await?).into_response())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PayOtherwise {
+    provider: String,
+}
+
+async fn pay(Extract(shop): Extract<Shop>, Path(id): Path<String>, Strict(body): Strict<PayOtherwise>) -> Result<Response, Problem> {
+    let view = checkout::flows::pay_otherwise(&shop, &order_id(&id)?, &body.provider).await?;
+    Ok(Json(view).into_response())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Cancel {
+    #[serde(default)]
+    reason: Option<String>,
+}
+
+async fn cancel(Extract(shop): Extract<Shop>, Path(id): Path<String>, Strict(body): Strict<Cancel>) -> Result<Response, Problem> {
+    let id = order_id(&id)?;
+    let of = id.clone();
+    let reason = body.reason.unwrap_or_else(|| "called off".into());
+    shop.write("order.cancel", move |tx, shop| flows::cancel(tx, shop, &of, "api", &reason).map(|_| ())).await?;
+    Ok(Json(OrderView::load(&shop, &id).await?).into_response())
+}
+
+async fn refund(
+    Extract(shop): Extract<Shop>,
+    Path(id): Path<String>,
+    Strict(body): Strict<refunds::NewRefundRequest>,
+) -> Result<Response, Problem> {
+    let view = refunds::flows::begin(&shop, order_id(&id)?, body, "api".into()).await?;
+    Ok(Json(view).into_response())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Assign {
+    order: String,
+}
+
+async fn assign(Extract(shop): Extract<Shop>, Path(id): Path<String>, Strict(body): Strict<Assign>) -> Result<Response, Problem> {
+    let view = checkout::flows::assign(&shop, id, order_id(&body.order)?, "api".into()).await?;
+    Ok(Json(view).into_response())
+}

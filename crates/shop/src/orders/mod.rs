@@ -1,0 +1,25 @@
+//! Orders: a frozen quote, stock held until a deadline, and where each order stands.
+//!
+//! An order is made in one transaction with its held stock, its payment and the jobs that look after both. Its state
+//! changes only along [`TRANSITIONS`], each change once, each with a row in the history.
+
+mod deadline;
+pub mod flows;
+pub mod http;
+mod model;
+mod sql;
+mod view;
+
+pub use deadline::ExpireOrder;
+pub use model::*;
+pub use sql::STATEMENTS;
+pub use view::{OrderView, PaymentView};
+
+use semel_kernel::jobs::Workers;
+
+use crate::Shop;
+
+/// Teaches `workers` this feature's jobs.
+pub fn jobs(workers: Workers<Shop>) -> Workers<Shop> {
+    workers.with::<ExpireOrder>()
+}

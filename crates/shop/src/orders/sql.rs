@@ -1,0 +1,45 @@
+//! Every statement about orders, their lines and deliveries.
+
+use semel_kernel::store::ManySql;
+
+semel_kernel::statements! {
+    INSERT = "insert into orders (id, customer, state, currency, total, provider, deadline, version, created_at)
+        values ($1, $2, 'pending', $3, $4, $5, $6, 1, $7)";
+    INSERT_ITEM = "insert into items (id, order_id, position, product, title, kind, delivery, price, quantity)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+    COUNT_UNPAID = "select count(*) from orders where customer = $1 and state = 'pending'";
+    FIND = "select id, customer, state, currency, total, provider, deadline, version, created_at, paid_at, reason from orders where id = $1";
+    LOCK = {
+        sqlite: "select id, customer, state, currency, total, provider, deadline, version, created_at, paid_at, reason from orders where id = $1",
+        postgres: "select id, customer, state, currency, total, provider, deadline, version, created_at, paid_at, reason from orders where id = $1 for update",
+    };
+    OF_CUSTOMER = "select id, customer, state, currency, total, provider, deadline, version, created_at, paid_at, reason from orders
+        where customer = $1 order by created_at desc, id desc limit $2";
+    LIST = "select id, customer, state, currency, total, provider, deadline, version, created_at, paid_at, reason from orders
+        where (cast($1 as text) is null or customer = $1) and (cast($2 as text) is null or state = $2) and (cast($3 as text) is null or id < $3)
+        order by id desc limit $4";
+    ITEMS = "select i.id, i.product, i.title, i.kind, i.delivery, i.price, i.quantity, i.refunded, i.promised_at, o.currency
+        from items i join orders o on o.id = i.order_id where i.order_id = $1 order by i.position";
+    ADVANCE = "update orders set state = $3, version = version + 1, reason = coalesce($4, reason),
+        paid_at = case when $3 = 'paid' and paid_at is null then $5 else paid_at end,
+        ended_at = case when $3 in ('delivered', 'expired', 'cancelled', 'refunded') then $5 else null end
+        where id = $1 and version = $2";
+    SET_PROVIDER = "update orders set provider = $2 where id = $1";
+    PROMISE = "update items set promised_at = $2 where id = $1";
+    DELIVERED = "update deliveries set state = 'delivered', at = $2
+        where state = 'sending' and state <> 'void' and at <= $3 and item in (select id from items where order_id = $1)";
+    VOID = "update deliveries set state = 'void' where state in ('reserved', 'sending') and state <> 'void' and item in (select id from items where order_id = $1)";
+    COUNTS = "select i.id, i.quantity, cast(coalesce(sum(case when d.state = 'delivered' then 1 else 0 end), 0) as bigint),
+        cast(coalesce(sum(case when d.state in ('reserved', 'sending') then 1 else 0 end), 0) as bigint)
+        from items i left join deliveries d on d.item = i.id and d.state <> 'void' where i.order_id = $1 group by i.id, i.quantity";
+    WAITING = "select i.id, i.order_id, i.quantity from items i join orders o on o.id = i.order_id
+        where i.product = $1 and i.kind = 'stock' and o.state in ('paid', 'awaiting_stock', 'partial')
+        and not exists (select 1 from deliveries d where d.item = i.id and d.state <> 'void') order by o.paid_at, i.id limit $2";
+}
+
+/// All deliveries of a settlement at once.
+pub(super) const DELIVER_MANY: ManySql = ManySql {
+    sqlite: "insert into deliveries (id, item, n, unit, state, content_hash, at) values ($1, $2, $3, $4, $5, $6, $7)",
+    postgres: "insert into deliveries (id, item, n, unit, state, content_hash, at)
+        select * from unnest($1::text[], $2::text[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::bigint[])",
+};

@@ -1,0 +1,12 @@
+//! Every statement about rewards.
+
+semel_kernel::statements! {
+    /// Only for the first payment: an order that was paid before leaves nothing to reward, and the customer's key lets
+    /// one of two that are paid together win.
+    GRANT = "insert into rewards (customer, referrer, order_id, currency, amount, state, created_at)
+        select $1, $2, $3, $4, $5, 'granted', $6
+        where not exists (select 1 from orders where customer = $1 and id <> $3 and paid_at is not null)
+        on conflict do nothing";
+    REVERSE = "update rewards set state = 'reversed' where order_id = $1 and state = 'granted'
+        returning customer, referrer, currency, amount";
+}

@@ -1,0 +1,296 @@
+//! Beginning a refund, and what became of it.
+
+use semel_kernel::args;
+use semel_kernel::history::{self, Entry};
+use semel_kernel::jobs::{self, Job};
+use semel_kernel::outbound::Manner;
+use semel_kernel::store::{Expect, Row, StoreError, Tx};
+use semel_money::Amount;
+use semel_payments::{Provider, RefundState, SeenRefund};
+
+use super::{NewRefundRequest, Refund, RefundId, RunRefund, Target, sql};
+use crate::catalog::Kind;
+use crate::checkout::flows::{self as payments, TalkOrStore};
+use crate::checkout::talk::{self, TalkError};
+use crate::checkout::{Payment, PaymentState};
+use crate::ledger::{self, Account, Origin, Posting};
+use crate::orders::flows as order_flows;
+use crate::orders::{Order, OrderId, OrderView, State};
+use crate::shop::{Lanes, currency};
+use crate::{Error, Shop, alerts, customers, events, messages, referrals};
+
+fn refund_of(row: &Row) -> Result<Refund, StoreError> {
+    let unit = currency(&row.get::<String>(4)?)?;
+    Ok(Refund {
+        id: row.get(0)?,
+        order: row.get(1)?,
+        payment: row.get(2)?,
+        provider_refund_id: row.get(3)?,
+        amount: Amount::new(row.get(5)?, unit),
+        state: row.get(6)?,
+        reason: row.get(7)?,
+        after: row.get(8)?,
+    })
+}
+
+/// A refund by id.
+pub fn find(tx: &mut Tx, id: &RefundId) -> Result<Refund, Error> {
+    let row = tx.first(sql::FIND, args![id])?;
+    Ok(refund_of(&row.ok_or_else(|| Error::missing("refund", id))?)?)
+}
+
+/// Begins a refund: to the balance it is done when this returns, to the provider it is on its way.
+pub async fn begin(shop: &Shop, id: OrderId, request: NewRefundRequest, actor: String) -> Result<OrderView, Error> {
+    let of = id.clone();
+    shop.write("refund.begin", move |tx, shop| write_refund(tx, shop, &of, &request, &actor)).await?;
+    OrderView::load(shop, &id).await
+}
+
+fn write_refund(tx: &mut Tx, shop: &Shop, id: &OrderId, request: &NewRefundRequest, actor: &str) -> Result<(), Error> {
+    let mut order = order_flows::lock(tx, id)?;
+    if order.state.event_to(State::RefundPending).is_none() {
+        let state = order.state.as_str();
+        return Err(Error::Conflict(format!("order {id} is {state}: only a paid order without a running refund can be refunded")));
+    }
+    let given: i64 = tx.one(sql::GIVEN, args![id])?.get(0)?;
+    let left = Amount::new(order.total.minor() - given, order.currency());
+    let amount = match &request.amount {
+        None => left,
+        Some(text) => Amount::parse(text, order.currency())?,
+    };
+    if !amount.is_positive() || amount.minor() > left.minor() {
+        return Err(Error::invalid("amount", format!("between {} and {left} can be refunded", Amount::new(1, order.currency()))));
+    }
+    let payment = match request.to {
+        Target::Balance => None,
+        Target::Provider => Some(refundable(tx, shop, &order, amount)?),
+    };
+    let now = tx.now();
+    let refund = Refund {
+        id: RefundId::new(now, &shop.chance),
+        order: id.clone(),
+        payment: payment.as_ref().map(|p| p.id.clone()),
+        provider_refund_id: None,
+        amount,
+        state: "pending".into(),
+        reason: request.reason.clone().unwrap_or_else(|| "asked by the owner".into()),
+        after: order.state,
+    };
+    insert(tx, &refund, request.to)?;
+    order_flows::advance(tx, &mut order, State::RefundPending, actor, Some(&refund.reason))?;
+    match payment {
+        None => succeed(tx, shop, &refund, &mut order, None),
+        Some(payment) => {
+            jobs::enqueue(tx, &RunRefund { refund: refund.id.clone(), order: id.clone(), provider: payment.provider }, now, &shop.chance)?;
+            Ok(())
+        }
+    }
+}
+
+fn insert(tx: &mut Tx, refund: &Refund, target: Target) -> Result<(), Error> {
+    let now = tx.now();
+    let ended = (refund.state != "pending").then_some(now);
+    let args = args![
+        &refund.id,
+        &refund.order,
+        refund.payment.clone(),
+        target.as_str(),
+        refund.amount.currency().code(),
+        refund.amount.minor(),
+        &refund.state,
+        &refund.reason,
+        refund.id.as_str(),
+        refund.after.as_str(),
+        refund.provider_refund_id.clone(),
+        now,
+        ended
+    ];
+    tx.later(sql::INSERT, args, Expect::Rows(1))?;
+    Ok(())
+}
+
+/// The payment of `order` that can give `amount` back through its provider.
+fn refundable(tx: &mut Tx, shop: &Shop, order: &Order, amount: Amount) -> Result<Payment, Error> {
+    let paid = payments::of_order(tx, &order.id)?.into_iter().find(|p| p.state == PaymentState::Paid);
+    let Some(payment) = paid else {
+        return Err(Error::Conflict("no provider took money for this order: refund it to the balance".into()));
+    };
+    let rail = shop.rail(payment.provider)?;
+    let Some(provider_id) = &payment.provider_id else {
+        return Err(Error::Conflict("the provider's id of the payment is not known yet: try again later".into()));
+    };
+    let probe = semel_payments::NewRefund {
+        provider_id: provider_id.clone(),
+        amount,
+        key: "probe".into(),
+        reason: String::new(),
+        address: None,
+        customer_email: Some("probe@example.com".into()),
+        customer_phone: None,
+        lines: vec![semel_payments::Line { title: "probe".into(), quantity: 1, price: amount }],
+    };
+    rail.refund(&probe).map_err(|error| Error::Conflict(format!("{error}; refund it to the balance instead")))?;
+    Ok(payment)
+}
+
+/// Books a refund whose money went back, and moves its order on.
+pub(super) fn succeed(tx: &mut Tx, shop: &Shop, refund: &Refund, order: &mut Order, payment: Option<&Payment>) -> Result<(), Error> {
+    let unit = order.currency();
+    let (key, amount) = (format!("refund:{}", refund.id), refund.amount);
+    let items = order_flows::items(tx, &order.id)?;
+    // What topped the balance up comes from there again; the rest was sold.
+    let mut topped = Amount::zero(unit);
+    for item in items.iter().filter(|item| item.kind == Kind::Topup) {
+        topped = topped.checked_add(item.price.times(item.quantity)?)?;
+    }
+    let from_balance = Amount::new(topped.minor().min(amount.minor()), unit);
+    let from_sales = amount.checked_sub(from_balance)?;
+    let to = match payment {
+        Some(payment) => Account::external(payment.provider, &payment.merchant, unit),
+        None => Account::customer(&order.customer, unit),
+    };
+    let entries = vec![
+        (Account::customer(&order.customer, unit), from_balance.neg()),
+        (Account::sales(unit), from_sales.neg()),
+        (to, amount),
+    ];
+    let kind = if payment.is_some() { "refund" } else { "refund_to_balance" };
+    let mut posting = Posting::new(kind, &key, entries)?.for_order(&order.id).note(refund.reason.clone());
+    if let Some(payment) = payment {
+        posting = posting.for_payment(payment.id.as_str()).from_provider(Origin {
+            provider: payment.provider,
+            merchant: payment.merchant.clone(),
+            provider_payment_id: payment.provider_id.clone().unwrap_or_default(),
+        });
+        tx.later(sql::REFUND_PAYMENT, args![&payment.id, amount.minor()], Expect::Rows(1))?;
+    }
+    ledger::post(tx, shop, &posting)?;
+    let now = tx.now();
+    tx.later(sql::FINISH, args![&refund.id, "succeeded", now], Expect::Any)?;
+    let given: i64 = tx.one(sql::GIVEN, args![&order.id])?.get(0)?;
+    let full = given >= order.total.minor();
+    if order.state == State::RefundPending {
+        order_flows::advance(tx, order, if full { State::Refunded } else { refund.after }, "refund", None)?;
+    }
+    if full {
+        let seen = messages::flows::goods_may_be_seen(tx, &order.id)?;
+        order_flows::take_back(tx, &order.id, seen)?;
+        referrals::flows::reverse(tx, shop, &order.id)?;
+        if let Some(payment) = payment {
+            let mut payment = payments::lock(tx, &payment.id)?;
+            payments::advance(tx, &mut payment, PaymentState::Refunded, None)?;
+        }
+    }
+    let customer = customers::flows::find(tx, &order.customer)?;
+    let target = if payment.is_some() { "provider" } else { "balance" };
+    messages::flows::notify_refund(tx, shop, &customer, &order.id, amount, target)?;
+    let data = serde_json::json!({ "order": order.id, "amount": amount, "to": target, "full": full });
+    events::flows::publish(tx, shop, "order.refunded", &order.id, data, &format!("order.refunded:{}", refund.id))
+}
+
+/// Ends a refund that the provider will not make, and gives the order its state back.
+pub(super) fn fail(tx: &mut Tx, shop: &Shop, refund: &Refund, order: &mut Order, reason: &str) -> Result<(), Error> {
+    let now = tx.now();
+    tx.later(sql::FINISH, args![&refund.id, "failed", now], Expect::Rows(1))?;
+    if order.state == State::RefundPending {
+        order_flows::advance(tx, order, refund.after, "refund", Some(reason))?;
+    }
+    let text = format!("The refund of {} for order {} was refused: {reason}. It can still go to the balance", refund.amount, order.id);
+    alerts::flows::raise(tx, shop, format!("refund:{}", refund.id), text)
+}
+
+/// Notes the provider's id of a refund.
+pub(super) fn linked(tx: &mut Tx, refund: &Refund, provider_refund_id: &str) -> Result<(), Error> {
+    tx.later(sql::SET_PROVIDER_ID, args![&refund.id, provider_refund_id], Expect::Any)?;
+    Ok(())
+}
+
+/// Applies what the provider says about a refund of ours. True when it is final.
+pub(super) fn settle(tx: &mut Tx, shop: &Shop, id: &RefundId, seen: &SeenRefund) -> Result<bool, Error> {
+    let refund = find(tx, id)?;
+    let mut order = order_flows::lock(tx, &refund.order)?;
+    let refund = find(tx, id)?;
+    if refund.state != "pending" {
+        return Ok(true);
+    }
+    linked(tx, &refund, &seen.refund_id)?;
+    match seen.state {
+        RefundState::Pending => Ok(false),
+        RefundState::Cancelled => {
+            fail(tx, shop, &refund, &mut order, seen.reason.as_deref().unwrap_or("no reason given"))?;
+            Ok(true)
+        }
+        RefundState::Succeeded => {
+            let payment = match &refund.payment {
+                Some(payment) => Some(payments::lock(tx, payment)?),
+                None => None,
+            };
+            succeed(tx, shop, &refund, &mut order, payment.as_ref())?;
+            Ok(true)
+        }
+    }
+}
+
+/// Looks at a refund that a notice told of: ours is asked by its own job, a foreign one is booked. False when the
+/// provider does not know it.
+pub async fn look(shop: &Shop, provider: Provider, refund_id: &str) -> Result<bool, TalkOrStore> {
+    let rail = shop.rail(provider)?;
+    let request = rail.ask_refund(refund_id).map_err(TalkError::from)?;
+    let answer = talk::send(shop, rail, "refund.ask", Manner::Read, request).await?;
+    let Some(seen) = rail.asked_refund(&answer).map_err(TalkError::from)? else { return Ok(false) };
+    shop.write("refund.look", move |tx, shop| book_seen(tx, shop, provider, &seen)).await?;
+    Ok(true)
+}
+
+fn book_seen(tx: &mut Tx, shop: &Shop, provider: Provider, seen: &SeenRefund) -> Result<(), Error> {
+    if let Some(row) = tx.first(sql::BY_PROVIDER, args![&seen.refund_id])? {
+        let refund = refund_of(&row)?;
+        return settle(tx, shop, &refund.id, seen).map(|_| ());
+    }
+    let merchant = shop.rail(provider)?.merchant().to_owned();
+    let Some(payment) = payments::by_ref(tx, provider, &merchant, &seen.provider_id)? else {
+        return alerts::flows::raise(
+            tx,
+            shop,
+            format!("refund:{}", seen.refund_id),
+            format!("{} refunded payment {}, which is not one of ours", provider.as_str(), seen.provider_id),
+        );
+    };
+    // A call of ours may be on its way whose answer has not told us the id yet: its own job settles that.
+    if let Some(row) = tx.first(sql::LIVE, args![&payment])? {
+        let live: RefundId = row.get(0)?;
+        jobs::pull(tx, RunRefund::KIND, Lanes::MONEY, live.as_str())?;
+        return Ok(());
+    }
+    if seen.state != RefundState::Succeeded {
+        return Ok(());
+    }
+    let payment = payments::find(tx, &payment)?;
+    let mut order = order_flows::lock(tx, &payment.order)?;
+    let payment = payments::lock(tx, &payment.id)?;
+    let now = tx.now();
+    let refund = Refund {
+        id: RefundId::new(now, &shop.chance),
+        order: order.id.clone(),
+        payment: Some(payment.id.clone()),
+        provider_refund_id: Some(seen.refund_id.clone()),
+        amount: seen.amount.unwrap_or(payment.received),
+        state: "succeeded".into(),
+        reason: "made at the provider".into(),
+        after: order.state,
+    };
+    insert(tx, &refund, Target::Provider)?;
+    if order.state.event_to(State::RefundPending).is_some() {
+        order_flows::advance(tx, &mut order, State::RefundPending, provider.as_str(), Some("made at the provider"))?;
+    }
+    let told = Entry {
+        entity: "refund",
+        entity_id: refund.id.as_str(),
+        event: "found at the provider",
+        actor: Some(provider.as_str()),
+        thread: Some(order.id.as_str()),
+        ..Entry::default()
+    };
+    history::append(tx, &told)?;
+    succeed(tx, shop, &refund, &mut order, Some(&payment))
+}

@@ -1,0 +1,67 @@
+//! What a refund is.
+
+use serde::Deserialize;
+
+use semel_money::Amount;
+
+use crate::checkout::PaymentId;
+use crate::orders::{OrderId, State};
+
+semel_kernel::id!(RefundId, "ref", "Money on its way back.");
+
+/// What the owner asks for.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewRefundRequest {
+    /// How much, as decimal text in the order's currency; all that is left when missing.
+    #[serde(default)]
+    pub amount: Option<String>,
+    /// Where to.
+    #[serde(default)]
+    pub to: Target,
+    /// Why.
+    #[serde(default)]
+    pub reason: Option<String>,
+}
+
+/// Where money goes back to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Target {
+    /// The customer's balance, at once.
+    #[default]
+    Balance,
+    /// The provider that took it, where it can give back.
+    Provider,
+}
+
+impl Target {
+    /// The word in rows.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Balance => "balance",
+            Self::Provider => "provider",
+        }
+    }
+}
+
+/// A refund's row.
+#[derive(Clone, Debug)]
+pub struct Refund {
+    /// Its id; also the key of its call.
+    pub id: RefundId,
+    /// What is given back.
+    pub order: OrderId,
+    /// Through which payment.
+    pub payment: Option<PaymentId>,
+    /// The provider's id of it, once known.
+    pub provider_refund_id: Option<String>,
+    /// How much.
+    pub amount: Amount,
+    /// `pending`, `succeeded` or `failed`.
+    pub state: String,
+    /// Why.
+    pub reason: String,
+    /// Where the order goes afterwards, when it is not refunded in full.
+    pub after: State,
+}

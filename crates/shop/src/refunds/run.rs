@@ -1,0 +1,116 @@
+//! The job that carries a refund to its provider.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use semel_kernel::jobs::{Claim, Ended, Job, JobError, Manner, Outcome, Retry};
+use semel_kernel::outbound::Manner as CallManner;
+use semel_payments::{CallError, Line, NewRefund, Provider, SeenRefund};
+
+use super::{Refund, RefundId, flows};
+use crate::checkout::Payment;
+use crate::checkout::flows as payments;
+use crate::checkout::talk::{self, TalkError};
+use crate::customers::{self, Customer};
+use crate::orders::OrderId;
+use crate::orders::flows as order_flows;
+use crate::shop::Lanes;
+use crate::{Error, Shop};
+
+/// Asks the provider to give money back, under the refund's own key, and follows it until it ended.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct RunRefund {
+    /// The refund.
+    pub refund: RefundId,
+    /// Its order.
+    pub order: OrderId,
+    /// Its provider.
+    pub provider: Provider,
+}
+
+impl Job for RunRefund {
+    type Context = Shop;
+    const KIND: &'static str = "refund.run";
+    const LANE: &'static str = Lanes::MONEY;
+    const RETRY: Retry = Retry::backoff(Duration::from_secs(2), Duration::from_secs(3600), 60);
+    const MANNER: Option<Manner> = Some(Manner::Keyed);
+
+    fn slot(&self) -> Option<String> {
+        Some(self.refund.to_string())
+    }
+
+    fn thread(&self) -> Option<String> {
+        Some(self.order.to_string())
+    }
+
+    async fn run(self, shop: &Shop, claim: Claim) -> Result<Ended, JobError> {
+        let id = self.refund.clone();
+        let loaded = shop.read("refund.load", move |tx| {
+            let refund = flows::find(tx, &id)?;
+            let order = order_flows::find(tx, &refund.order)?;
+            let customer = customers::flows::find(tx, &order.customer)?;
+            let payment = match &refund.payment {
+                Some(payment) => payments::find(tx, payment)?,
+                None => return Err(Error::Conflict("this refund has no payment".into())),
+            };
+            Ok((refund, payment, customer))
+        });
+        let (refund, payment, customer) = loaded.await?;
+        if refund.state != "pending" {
+            return Ok(shop.write("refund.done", move |tx, _| Ok::<_, Error>(claim.finish(tx)?)).await?);
+        }
+        match self.ask(shop, &refund, &payment, &customer).await {
+            Ok(seen) => {
+                let id = self.refund;
+                let ended = shop.write(Self::KIND, move |tx, shop| {
+                    if flows::settle(tx, shop, &id, &seen)? {
+                        return Ok(claim.finish(tx)?);
+                    }
+                    // A refund may be pending for days.
+                    let at = tx.now() + Duration::from_secs(120);
+                    Ok::<_, Error>(claim.again(tx, at)?)
+                });
+                Ok(ended.await?)
+            }
+            Err(TalkError::Said(CallError::Refused { text, .. })) => self.refused(shop, claim, text).await,
+            Err(TalkError::Unsupported(text)) => self.refused(shop, claim, text).await,
+            Err(error) => Err(talk::job_error(self.provider, error, shop.now())),
+        }
+    }
+}
+
+impl RunRefund {
+    async fn ask(&self, shop: &Shop, refund: &Refund, payment: &Payment, customer: &Customer) -> Result<SeenRefund, TalkError> {
+        let rail = shop.rail(self.provider).map_err(|error| TalkError::Unsupported(error.to_string()))?;
+        if let Some(id) = &refund.provider_refund_id {
+            let answer = talk::send(shop, rail, "refund.ask", CallManner::Read, rail.ask_refund(id)?).await?;
+            if let Some(seen) = rail.asked_refund(&answer)? {
+                return Ok(seen);
+            }
+        }
+        let new = NewRefund {
+            provider_id: payment.provider_id.clone().unwrap_or_default(),
+            amount: refund.amount,
+            key: refund.id.to_string(),
+            reason: refund.reason.clone(),
+            address: None,
+            customer_email: customer.email.clone(),
+            customer_phone: customer.phone.clone(),
+            lines: vec![Line { title: format!("Refund of order {}", refund.order), quantity: 1, price: refund.amount }],
+        };
+        let answer = talk::send(shop, rail, "refund.create", CallManner::Keyed, rail.refund(&new)?).await?;
+        Ok(rail.refunded(&new, &answer)?)
+    }
+
+    async fn refused(&self, shop: &Shop, claim: Claim, text: String) -> Result<Ended, JobError> {
+        let id = self.refund.clone();
+        let ended = shop.write("refund.refused", move |tx, shop| {
+            let refund = flows::find(tx, &id)?;
+            let mut order = order_flows::lock(tx, &refund.order)?;
+            flows::fail(tx, shop, &refund, &mut order, &text)?;
+            Ok::<_, Error>(claim.finish_as(tx, Outcome::Failed)?)
+        });
+        Ok(ended.await?)
+    }
+}

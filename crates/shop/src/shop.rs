@@ -1,0 +1,148 @@
+//! The shop as its flows and jobs see it: the database, the outside, and the owner's rules.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use semel_kernel::clock::{Chance, Time};
+use semel_kernel::jobs::Workers;
+use semel_kernel::outbound::Outbound;
+use semel_kernel::store::{Store, StoreError, Tx};
+use semel_money::{BasisPoints, Currency};
+use semel_payments::{Provider, Rail};
+use semel_telegram::Bot;
+
+use crate::Error;
+
+/// The lanes of the shop's jobs: a slow one delays no other.
+pub struct Lanes;
+
+impl Lanes {
+    /// Asking providers and moving money.
+    pub const MONEY: &'static str = "money";
+    /// Messages to customers and owners.
+    pub const MESSAGES: &'static str = "messages";
+    /// Webhooks to the owner's own programs.
+    pub const EVENTS: &'static str = "events";
+    /// Deadlines and sweeps.
+    pub const CARE: &'static str = "care";
+}
+
+/// Where events go: Standard Webhooks to one address.
+#[derive(Clone)]
+pub struct EventsOut {
+    /// The address.
+    pub url: String,
+    /// The signing key's bytes.
+    pub secret: Vec<u8>,
+    /// Whether a private address is allowed (an own bot on the same machine).
+    pub allow_private: bool,
+}
+
+/// What the owner decided.
+#[derive(Clone)]
+pub struct Rules {
+    /// The currency in which prices are told when none is given.
+    pub currency: Currency,
+    /// How long an order waits for its money and holds its stock.
+    pub order_lifetime: Duration,
+    /// Unpaid orders that one customer may have.
+    pub unpaid_orders: u32,
+    /// The share of the first payment that the referrer gets on the balance.
+    pub referral: BasisPoints,
+    /// Whether a late payment still delivers when stock is left.
+    pub late_deliver: bool,
+    /// Telegram ids of the owner and helpers: alerts go there.
+    pub admins: Vec<i64>,
+    /// Where providers reach us, without a slash at the end.
+    pub public_url: Option<String>,
+    /// Where a customer goes after paying.
+    pub return_url: Option<String>,
+    /// Where events go.
+    pub events: Option<EventsOut>,
+}
+
+/// A running shop. Cheap to clone; the context of its jobs.
+#[derive(Clone)]
+pub struct Shop(Arc<ShopParts>);
+
+/// What a shop is made of.
+pub struct ShopParts {
+    /// The database.
+    pub store: Store,
+    /// The one HTTP client.
+    pub outbound: Outbound,
+    /// Randomness for ids and keys.
+    pub chance: Chance,
+    /// The configured providers.
+    pub rails: BTreeMap<Provider, Rail>,
+    /// The bot that talks to customers, if there is one.
+    pub bot: Option<Bot>,
+    /// The owner's rules.
+    pub rules: Rules,
+}
+
+impl std::ops::Deref for Shop {
+    type Target = ShopParts;
+    fn deref(&self) -> &ShopParts {
+        &self.0
+    }
+}
+
+impl Shop {
+    /// A shop of these parts.
+    pub fn new(parts: ShopParts) -> Self {
+        Self(Arc::new(parts))
+    }
+
+    /// Now, on the database's clock.
+    pub fn now(&self) -> Time {
+        self.store.now()
+    }
+
+    /// The rail of `provider`, or an error that says how to get one.
+    pub fn rail(&self, provider: Provider) -> Result<&Rail, Error> {
+        self.rails.get(&provider).ok_or_else(|| {
+            Error::invalid("provider", format!("{} is not configured on this server", provider.as_str()))
+        })
+    }
+
+    /// Whether goods leave by Telegram; otherwise they are delivered by being readable over the API.
+    pub fn delivers_by_message(&self) -> bool {
+        self.bot.is_some()
+    }
+
+    /// Runs `f` in a writing transaction.
+    pub async fn write<T, F>(&self, label: &'static str, mut f: F) -> Result<T, Error>
+    where
+        F: FnMut(&mut Tx, &Shop) -> Result<T, Error> + Send + 'static,
+        T: Send + 'static,
+    {
+        let shop = self.clone();
+        self.store.write(label, move |tx| f(tx, &shop)).await
+    }
+
+    /// Runs `f` in a reading transaction.
+    pub async fn read<T, F>(&self, label: &'static str, f: F) -> Result<T, Error>
+    where
+        F: FnMut(&mut Tx) -> Result<T, Error> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.store.read(label, f).await
+    }
+
+    /// Teaches `workers` every kind of the shop's jobs.
+    pub fn workers(workers: Workers<Shop>) -> Workers<Shop> {
+        let workers = crate::checkout::jobs(workers);
+        let workers = crate::refunds::jobs(workers);
+        let workers = crate::messages::jobs(workers);
+        let workers = crate::events::jobs(workers);
+        let workers = crate::orders::jobs(workers);
+        workers.with::<crate::alerts::Alert>()
+    }
+}
+
+/// Reads a currency of a row.
+pub(crate) fn currency(code: &str) -> Result<Currency, StoreError> {
+    Currency::from_code(code).map_err(|error| StoreError::Decode { wanted: "a known currency", found: error.to_string() })
+}

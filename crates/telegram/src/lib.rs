@@ -1,0 +1,29 @@
+//! Telegram Bot API: requests, answers, error classes.
+//!
+//! This crate builds requests and reads answers. It opens no socket, knows no clock and keeps no pace: whoever sends a
+//! request decides when, and hands the answer back to [`Bot::read`] or [`Bot::sent`], which say what is known now as an
+//! [`Outcome`].
+//!
+//! The Bot API has no idempotency key. An answer that is missing, cut off or a server error leaves the message's fate
+//! open ([`Outcome::Unclear`]); every other outcome but [`Outcome::Ok`] means that nothing was sent.
+//!
+//! The address of every request holds the bot's token. Never log a [`Request`] or its address; everything else here
+//! ([`Bot`], [`BotError`], the texts of an [`Outcome`]) is free of it.
+
+mod answer;
+mod bot;
+mod message;
+mod multipart;
+mod refusals;
+mod text;
+
+pub use answer::{Gone, Me, Outcome, Sent};
+pub use bot::{Bot, BotError};
+pub use message::{Button, File, ParseMode, Press, SendDocument, SendMessage};
+pub use text::{CALLBACK_DATA_LIMIT, CAPTION_LIMIT, TEXT_LIMIT, html_escape, split_text, utf16_len};
+
+/// A call to the Bot API, ready to be sent. Its address holds the token: never log it.
+pub type Request = http::Request<Vec<u8>>;
+
+/// What came back, whole.
+pub type Response = http::Response<Vec<u8>>;
