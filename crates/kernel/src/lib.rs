@@ -6,6 +6,7 @@
 
 pub mod clock;
 pub mod cron;
+pub mod failpoint;
 pub mod ids;
 pub mod store;
 pub mod history;

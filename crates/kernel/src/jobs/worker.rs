@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 use super::{Claim, Ended, Job, JobError, JobId, Outcome, Retry, sql};
 use crate::args;
 use crate::clock::{Chance, Stopwatch, Time, millis};
+use crate::failpoint::hit;
 use crate::history::{self, Entry};
 use crate::store::{Engine, Row, Store, StoreError, Tx};
 
@@ -227,6 +228,7 @@ impl<C: Clone + Send + Sync + 'static> Workers<C> {
     }
 
     async fn perform(&self, payload: &str, cx: C, claim: Claim) {
+        hit("job.claimed", &claim.kind);
         let error = match self.kinds.get(claim.kind.as_str()) {
             None => JobError::Later {
                 at: self.store.now() + Duration::from_secs(60),

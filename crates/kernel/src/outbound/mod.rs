@@ -36,6 +36,7 @@ pub use self::pace::Pace;
 use self::hosts::{Door, Health, Hosts, Tried};
 use self::wire::{Target, Wire};
 use crate::clock::{Chance, Clock, Stopwatch, Time};
+use crate::failpoint::hit;
 
 /// How the client is set up, once per program.
 #[derive(Clone)]
@@ -125,7 +126,10 @@ impl Outbound {
             end: sleep(call.deadline).deadline(),
             call: &call,
         };
-        round.run().await
+        hit("call.before", call.label);
+        let outcome = round.run().await;
+        hit("call.after", call.label);
+        outcome
     }
 
     /// Nothing is sent to this host key before `until`; for pauses that an answer's body asks for. Never shortens one.

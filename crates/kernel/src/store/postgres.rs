@@ -24,6 +24,7 @@ use super::tx::Database;
 use super::work::{Verdict, Work};
 use super::{Engine, Expect, ManySql, Mode, Row, Sql, StoreError, StoreOptions, Tx, Value};
 use crate::clock::{Clock, Stopwatch, Time};
+use crate::failpoint::hit;
 
 const QUEUE: usize = 4096;
 const RUNS: usize = 6;
@@ -247,6 +248,7 @@ impl Session {
 fn perform(pool: &Pool, session: &mut Session, mode: Mode, mut work: Box<dyn Work>) {
     let mut outcome = Err(StoreError::Contention("gave up after several runs".into()));
     let mut reconnected = false;
+    let label = work.label();
     for run in 0..RUNS {
         if !session.is_alive() {
             if let Err(error) = session.connect(pool) {
@@ -259,9 +261,21 @@ fn perform(pool: &Pool, session: &mut Session, mode: Mode, mut work: Box<dyn Wor
         let now = if pool.clock.is_manual() { pool.clock.now() } else { now_of(pool) };
         let mut database = OnPostgres { session, client: &client, pool, mode, begun: false, ended: false, pending: Vec::new() };
         let mut tx = Tx { database: &mut database, engine: Engine::Postgres, now, failed: None, woken: Vec::new() };
+        if mode == Mode::Single {
+            hit("commit.before", label);
+        }
         let verdict = work.run(&mut tx);
         let ended = match &verdict {
-            Verdict::Commit => database.commit(),
+            Verdict::Commit => {
+                if mode == Mode::Write {
+                    hit("commit.before", label);
+                }
+                let committed = database.commit();
+                if mode != Mode::Read {
+                    hit("commit.after", label);
+                }
+                committed
+            }
             // The connection is given up below, and its transaction with it.
             Verdict::Broken(StoreError::Unavailable(_) | StoreError::Unknown(_)) => Ok(()),
             _ => {

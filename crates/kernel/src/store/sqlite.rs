@@ -20,6 +20,7 @@ use super::tx::Database;
 use super::work::{Verdict, Work};
 use super::{Engine, Expect, ManySql, Mode, Row, Sql, StoreError, Tx, Value};
 use crate::clock::Clock;
+use crate::failpoint::hit;
 
 /// The oldest SQLite without the race between a commit and a checkpoint that loses the commit (fixed in 3.51.3).
 const OLDEST: i32 = 3_051_003;
@@ -181,7 +182,12 @@ fn write_batch(connection: &mut Connection, texts: &mut Texts, batch: Vec<Box<dy
     }
     let outcome = match lost {
         Some(error) => Err(error),
-        None if done.iter().any(|(_, fate)| *fate == Ok(true)) => commit(connection),
+        None if done.iter().any(|(_, fate)| *fate == Ok(true)) => {
+            done.iter().for_each(|(work, _)| hit("commit.before", work.label()));
+            let committed = commit(connection);
+            done.iter().for_each(|(work, _)| hit("commit.after", work.label()));
+            committed
+        }
         None => Ok(()),
     };
     if !connection.is_autocommit() {

@@ -11,6 +11,7 @@ use axum::{Extension, Json};
 use http::{HeaderMap, StatusCode};
 
 use semel_kernel::clock::Stopwatch;
+use semel_kernel::failpoint::hit;
 use semel_payments::{Provider, Rejected};
 use semel_shop::checkout::hints;
 use semel_shop::web::Problem;
@@ -62,10 +63,12 @@ async fn receive(
     }
     let event = hint.event_id.clone();
     let notice = hints::notice(rail, hint, body.to_vec(), kept(&headers), peer.map(|ip| ip.to_string()));
+    hit("webhook.verified", provider.as_str());
     match tokio::time::timeout(ANSWER_WITHIN, doors.intake.accept(notice)).await {
         Ok(Ok(receipt)) => {
             doors.counters.webhook(provider, "accepted");
             tracing::info!(event.id = %event, ?receipt, took_ms = watch.millis(), "webhook of {} is durable", provider.as_str());
+            hit("webhook.durable", provider.as_str());
             // Answer 200 only after the commit: the provider stops resending when we do.
             Ok((StatusCode::OK, Json(serde_json::json!({ "ok": true }))).into_response())
         }
