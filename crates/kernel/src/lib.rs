@@ -7,14 +7,14 @@
 pub mod clock;
 pub mod cron;
 pub mod failpoint;
-pub mod ids;
-pub mod store;
 pub mod history;
-pub mod jobs;
+pub mod ids;
 pub mod inbox;
+pub mod jobs;
 pub mod keys;
 pub mod leases;
 pub mod outbound;
+pub mod store;
 pub mod supervise;
 #[cfg(feature = "testing")]
 pub mod testing;

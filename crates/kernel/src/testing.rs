@@ -174,7 +174,8 @@ impl Place {
 
 /// The highest `$n` of a statement.
 fn parameters(text: &str) -> usize {
-    let number = |after: &str| after.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap_or(0);
+    let number =
+        |after: &str| after.chars().take_while(char::is_ascii_digit).collect::<String>().parse::<usize>().unwrap_or(0);
     text.split('$').skip(1).map(number).max().unwrap_or(0)
 }
 

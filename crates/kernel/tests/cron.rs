@@ -42,7 +42,9 @@ impl Job for Tick {
     }
 }
 
-fn enqueue(chance: &Chance) -> impl Fn(&mut Tx, &'static str, Time) -> Result<(), StoreError> + Clone + Send + 'static {
+fn enqueue(
+    chance: &Chance,
+) -> impl Fn(&mut Tx, &'static str, Time) -> Result<(), StoreError> + Clone + Send + 'static + use<> {
     let chance = chance.clone();
     move |tx: &mut Tx, name: &'static str, at: Time| {
         let now = tx.now();
@@ -196,13 +198,8 @@ semel_kernel::each_store! { ROOMS;
 async fn a_standby_takes_over_from_a_dead_scheduler() {
     let t = TestStore::postgres(ROOMS).await;
     let second = t.second_copy();
-    let first = tokio::spawn(cron::serve(
-        t.store.clone(),
-        "first".into(),
-        ALL,
-        enqueue(&t.chance),
-        CancellationToken::new(),
-    ));
+    let first =
+        tokio::spawn(cron::serve(t.store.clone(), "first".into(), ALL, enqueue(&t.chance), CancellationToken::new()));
     let held_by = async || {
         let holder = t.store.read("holder", |tx| leases::holder(tx, cron::LEASE)).await.unwrap();
         holder.map(|(owner, _)| owner)

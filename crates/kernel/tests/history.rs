@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use semel_kernel::history::{Entry, append, story};
+use semel_kernel::history::{self, Entry, append};
 use semel_kernel::store::migrate::{KERNEL, Room};
 use semel_kernel::store::{StoreError, Tx};
 
@@ -52,11 +52,11 @@ semel_kernel::each_store! { ROOMS;
             })
             .await
             .unwrap();
-        let told = t.store.read("story", |tx| story(tx, "ord_1", 10)).await.unwrap();
+        let told = t.store.read("story", |tx| history::story(tx, "ord_1", 10)).await.unwrap();
         let events: Vec<_> = told.iter().map(|row| (row.at.as_str(), row.event.as_str())).collect();
         assert_eq!(events, [("2026-03-01T09:00:00.000Z", "paid"), ("2026-03-01T09:00:01.500Z", "delivered")]);
         assert_eq!(told[1].from.as_deref(), Some("paid"));
         assert_eq!(told[1].took_ms, Some(12));
-        assert_eq!(t.store.read("story", |tx| story(tx, "ord_1", 1)).await.unwrap().len(), 1);
+        assert_eq!(t.store.read("story", |tx| history::story(tx, "ord_1", 1)).await.unwrap().len(), 1);
     }
 }

@@ -112,10 +112,8 @@ impl Job for Errand {
         }
         let lives = matches!(self.doing, Doing::Again | Doing::AgainPulled);
         let tomorrow = cx.store.now() + DAY;
-        let ended = cx
-            .store
-            .write("errand", move |tx| if lives { claim.again(tx, tomorrow) } else { claim.finish(tx) })
-            .await;
+        let ended =
+            cx.store.write("errand", move |tx| if lives { claim.again(tx, tomorrow) } else { claim.finish(tx) }).await;
         if let Err(error) = &ended {
             cx.note(format!("{} could not end: {error}", self.name));
         }

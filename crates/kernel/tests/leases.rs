@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use semel_kernel::leases::{Lease, holder, keep, release, supersede, take};
-use semel_kernel::store::migrate::{KERNEL, Room};
 use semel_kernel::store::Store;
+use semel_kernel::store::migrate::{KERNEL, Room};
 
 const ROOMS: &[Room] = &[KERNEL];
 const TERM: Duration = Duration::from_secs(30);

@@ -46,7 +46,12 @@ const BROKEN: &[Room] = &[
         name: "shelves",
         steps: &[
             SHELVES.steps[0],
-            Migration { number: 2, name: "wrong", sqlite: "alter table nothing add column x", postgres: "alter table nothing add column x int" },
+            Migration {
+                number: 2,
+                name: "wrong",
+                sqlite: "alter table nothing add column x",
+                postgres: "alter table nothing add column x int",
+            },
         ],
     },
 ];

@@ -62,7 +62,10 @@ impl App {
         let dead_shop = shop.clone();
         let workers = Shop::workers(workers).on_dead(move |tx, dead| {
             messages::flows::buried(tx, &dead.job, &dead.error)?;
-            let text = format!("Job {} ({}) gave up: {}. `semel job retry {}` runs it again", dead.job, dead.kind, dead.error, dead.job);
+            let text = format!(
+                "Job {} ({}) gave up: {}. `semel job retry {}` runs it again",
+                dead.job, dead.kind, dead.error, dead.job
+            );
             alerts::flows::raise(tx, &dead_shop, format!("dead:{}", dead.job), text).map_err(|error| match error {
                 Error::Store(error) => error,
                 other => StoreError::Statement(other.to_string()),
@@ -212,7 +215,14 @@ impl App {
             let (shop, owner) = (shop.clone(), owner.clone());
             let tick_shop = shop.clone();
             async move {
-                cron::serve(shop.store.clone(), owner, SCHEDULES, move |tx, name, tick| on_tick(tx, &tick_shop, name, tick), stop).await
+                cron::serve(
+                    shop.store.clone(),
+                    owner,
+                    SCHEDULES,
+                    move |tx, name, tick| on_tick(tx, &tick_shop, name, tick),
+                    stop,
+                )
+                .await
             }
         });
     }
@@ -265,7 +275,12 @@ pub fn proxy_warning(settings: &Settings) -> Option<String> {
     })
 }
 
-fn on_tick(tx: &mut semel_kernel::store::Tx, shop: &Shop, name: &str, tick: semel_kernel::clock::Time) -> Result<(), StoreError> {
+fn on_tick(
+    tx: &mut semel_kernel::store::Tx,
+    shop: &Shop,
+    name: &str,
+    tick: semel_kernel::clock::Time,
+) -> Result<(), StoreError> {
     match name {
         SWEEP => {
             for provider in shop.rails.keys() {

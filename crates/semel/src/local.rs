@@ -41,7 +41,8 @@ impl Door {
     /// lies there already belongs to nobody.
     pub fn open(path: PathBuf, app: Router, stop: CancellationToken) -> anyhow::Result<Door> {
         let _ = std::fs::remove_file(&path);
-        let listener = UnixListener::bind(&path).with_context(|| format!("cannot open the owner's socket {}", path.display()))?;
+        let listener =
+            UnixListener::bind(&path).with_context(|| format!("cannot open the owner's socket {}", path.display()))?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
         tokio::spawn(async move {
             loop {
@@ -52,7 +53,9 @@ impl Door {
                 let Ok((stream, _)) = accepted else { continue };
                 let service = TowerToHyperService::new(app.clone());
                 tokio::spawn(async move {
-                    let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+                    let _ = hyper::server::conn::http1::Builder::new()
+                        .serve_connection(TokioIo::new(stream), service)
+                        .await;
                 });
             }
         });
@@ -101,7 +104,13 @@ pub async fn is_running(path: &Path) -> bool {
 
 impl Program {
     /// Asks for `path`; a `body` makes it a POST with a key of its own.
-    pub async fn ask(&self, method: Method, path: &str, body: Option<serde_json::Value>, key: &str) -> anyhow::Result<Answer> {
+    pub async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<serde_json::Value>,
+        key: &str,
+    ) -> anyhow::Result<Answer> {
         let mut request = Request::builder().method(method.clone()).uri(path).header("host", "semel");
         if method == Method::POST {
             request = request.header("idempotency-key", key);
@@ -120,7 +129,8 @@ impl Program {
                 Ok(Answer { status: parts.status, body: body.collect().await?.to_bytes().to_vec() })
             }
             Program::Running(socket) => {
-                let stream = UnixStream::connect(socket).await.context("the running semel does not answer on its socket")?;
+                let stream =
+                    UnixStream::connect(socket).await.context("the running semel does not answer on its socket")?;
                 let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
                 tokio::spawn(connection);
                 let answer = sender.send_request(request.body(Full::new(bytes::Bytes::from(bytes)))?).await?;

@@ -144,5 +144,6 @@ impl Shop {
 
 /// Reads a currency of a row.
 pub(crate) fn currency(code: &str) -> Result<Currency, StoreError> {
-    Currency::from_code(code).map_err(|error| StoreError::Decode { wanted: "a known currency", found: error.to_string() })
+    Currency::from_code(code)
+        .map_err(|error| StoreError::Decode { wanted: "a known currency", found: error.to_string() })
 }

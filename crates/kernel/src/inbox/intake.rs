@@ -89,7 +89,12 @@ async fn write_batch(store: &Store, chance: &Chance, options: IntakeOptions, bat
         let fresh = rows.len();
         let place = *places.entry(key).or_insert(fresh);
         if place == fresh {
-            rows.push(Prepared { notice, id: new_id(InboxId::PREFIX, now, chance), job: new_id("job", now, chance), hash });
+            rows.push(Prepared {
+                notice,
+                id: new_id(InboxId::PREFIX, now, chance),
+                job: new_id("job", now, chance),
+                hash,
+            });
             callers.push((place, true, caller));
         } else {
             callers.push((place, false, caller));

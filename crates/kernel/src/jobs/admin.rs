@@ -79,8 +79,12 @@ pub fn why(tx: &mut Tx, id: &JobId) -> Result<Option<(JobView, String)>, StoreEr
     let last = job.error.as_deref().map(|error| format!(" The last error: {error}.")).unwrap_or_default();
     let text = match job.state.as_str() {
         "ready" if job.due > now => {
-            let reason = if job.attempts > 0 { "it backs off after a failed attempt" } else { "it is scheduled for then" };
-            format!("It waits until {}: {reason} ({} of {} attempts used).{last}", job.run_at, job.attempts, job.max_attempts)
+            let reason =
+                if job.attempts > 0 { "it backs off after a failed attempt" } else { "it is scheduled for then" };
+            format!(
+                "It waits until {}: {reason} ({} of {} attempts used).{last}",
+                job.run_at, job.attempts, job.max_attempts
+            )
         }
         "ready" => format!("It is due and waits for a free worker; is `semel serve` running?{last}"),
         "running" => format!(
@@ -90,7 +94,10 @@ pub fn why(tx: &mut Tx, id: &JobId) -> Result<Option<(JobView, String)>, StoreEr
             job.lease_until.as_deref().unwrap_or("?")
         ),
         "done" => format!("It ended at {}.", job.ended_at.as_deref().unwrap_or("?")),
-        "dead" => format!("It is a dead letter after {} attempts: `semel job retry {}` runs it again.{last}", job.attempts, job.id),
+        "dead" => format!(
+            "It is a dead letter after {} attempts: `semel job retry {}` runs it again.{last}",
+            job.attempts, job.id
+        ),
         other => format!("It is {other}: `semel job retry {}` runs it.{last}", job.id),
     };
     Ok(Some((job, text)))
@@ -103,7 +110,13 @@ pub fn retry(tx: &mut Tx, id: &JobId, lanes: &[&'static str], actor: &str) -> Re
     if let Some(lane) = lanes.iter().find(|known| **known == lane) {
         tx.wake(lane);
     }
-    let entry = Entry { entity: "job", entity_id: id.as_str(), event: "retried by hand", actor: Some(actor), ..Entry::default() };
+    let entry = Entry {
+        entity: "job",
+        entity_id: id.as_str(),
+        event: "retried by hand",
+        actor: Some(actor),
+        ..Entry::default()
+    };
     history::append(tx, &entry)?;
     Ok(true)
 }

@@ -206,10 +206,8 @@ impl<C: Clone + Send + Sync + 'static> Workers<C> {
     async fn claim(&self, lane: &'static str, most: usize) -> Result<Vec<(String, Claim)>, StoreError> {
         let (owner, lease) = (self.options.owner.clone(), millis(self.options.lease));
         let most = i64::try_from(most).unwrap_or(1);
-        let rows = self
-            .store
-            .single("jobs.claim", move |tx| tx.rows(sql::CLAIM, args![lane, &owner, lease, most]))
-            .await?;
+        let rows =
+            self.store.single("jobs.claim", move |tx| tx.rows(sql::CLAIM, args![lane, &owner, lease, most])).await?;
         rows.iter().map(|row| self.claim_of(row)).collect()
     }
 
@@ -252,7 +250,10 @@ impl<C: Clone + Send + Sync + 'static> Workers<C> {
     }
 
     async fn write_failure(&self, claim: &Claim, error: JobError) -> Result<(), StoreError> {
-        let retry = self.kinds.get(claim.kind.as_str()).map_or(Retry::backoff(Duration::from_secs(60), Duration::from_secs(60), 1), |kind| kind.retry);
+        let retry = self
+            .kinds
+            .get(claim.kind.as_str())
+            .map_or(Retry::backoff(Duration::from_secs(60), Duration::from_secs(60), 1), |kind| kind.retry);
         let claim = claim.clone();
         let wait = retry.wait(claim.attempts, &self.chance);
         let on_dead = self.on_dead.clone();
@@ -260,7 +261,9 @@ impl<C: Clone + Send + Sync + 'static> Workers<C> {
         self.store
             .write("jobs.fail", move |tx| {
                 let now = tx.now();
-                let again = |tx: &mut Tx, at: Time, free: i64| tx.execute(sql::FAIL, args![&claim.job, claim.fence, at, &text, free]);
+                let again = |tx: &mut Tx, at: Time, free: i64| {
+                    tx.execute(sql::FAIL, args![&claim.job, claim.fence, at, &text, free])
+                };
                 let buried = match &error {
                     JobError::Later { at, .. } => again(tx, *at, 1).map(|rows| (rows, false)),
                     JobError::Retry(_) if !claim.is_last() => again(tx, now + wait, 0).map(|rows| (rows, false)),

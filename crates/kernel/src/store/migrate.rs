@@ -42,7 +42,8 @@ pub const KERNEL: Room = Room {
 const FIRST: Sql = Sql {
     sqlite: "create table if not exists migrations (room text not null, number integer not null, name text not null,
              hash text not null, applied_at integer not null, primary key (room, number)) strict",
-    postgres: "create table if not exists semel.migrations (room text not null, number bigint not null, name text not null,
+    postgres:
+        "create table if not exists semel.migrations (room text not null, number bigint not null, name text not null,
              hash text not null, applied_at bigint not null, primary key (room, number))",
 };
 const APPLIED: &str = "select room, number, hash from migrations order by room, number";
@@ -123,7 +124,9 @@ fn prepare(tx: &mut Tx) -> Result<(), StoreError> {
         )?;
         if let Some(name) = foreign.first() {
             let name: String = name.get(0)?;
-            return Err(StoreError::Schema(format!("this file holds tables that are not Semel's ({name} …): use another one")));
+            return Err(StoreError::Schema(format!(
+                "this file holds tables that are not Semel's ({name} …): use another one"
+            )));
         }
     }
     tx.execute(FIRST, &[])?;
@@ -150,7 +153,8 @@ fn missing(tx: &mut Tx, rooms: &'static [Room]) -> Result<Vec<(&'static Room, &'
             Some(_) => {}
         }
     }
-    let is_missing = |room: &Room, step: &Migration| !applied.iter().any(|(r, n, _)| r == room.name && *n == step.number);
+    let is_missing =
+        |room: &Room, step: &Migration| !applied.iter().any(|(r, n, _)| r == room.name && *n == step.number);
     Ok(rooms
         .iter()
         .flat_map(|room| room.steps.iter().map(move |step| (room, step)))
@@ -209,11 +213,11 @@ mod tests {
 
     #[test]
     fn a_migration_is_split_at_line_ends_only() {
-        let text = "-- why\ncreate table a (b text default ';');\n\ncreate function f() as $$\nbegin;\nend;\n$$;\n-- end\n";
+        let text =
+            "-- why\ncreate table a (b text default ';');\n\ncreate function f() as $$\nbegin;\nend;\n$$;\n-- end\n";
         assert_eq!(
             statements(text),
             ["-- why\ncreate table a (b text default ';');", "create function f() as $$\nbegin;\nend;\n$$;"]
         );
     }
 }
-

@@ -66,7 +66,9 @@ impl Default for StoreOptions {
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum StoreError {
     /// Nothing was done; the database did not take the work in time.
-    #[error("database busy: no turn within {waited_ms} ms; try again, and raise the pool or look for long transactions if it stays")]
+    #[error(
+        "database busy: no turn within {waited_ms} ms; try again, and raise the pool or look for long transactions if it stays"
+    )]
     Busy {
         /// How long the caller waited.
         waited_ms: u64,

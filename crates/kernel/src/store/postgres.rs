@@ -71,7 +71,8 @@ impl Turn {
 impl Postgres {
     pub(super) fn open(text: &str, options: &StoreOptions, clock: &Clock) -> Result<Self, StoreError> {
         let parsed: Result<Config, _> = text.parse();
-        let mut config = parsed.map_err(|error| StoreError::Schema(format!("the database address is not valid: {error}")))?;
+        let mut config =
+            parsed.map_err(|error| StoreError::Schema(format!("the database address is not valid: {error}")))?;
         config.connect_timeout(options.statement.min(Duration::from_secs(5))).application_name("semel");
         let pool = Pool {
             config,
@@ -207,7 +208,8 @@ impl Session {
         let limit = pool.statement.min(Duration::from_secs(5));
         let late = || StoreError::Unavailable(format!("no connection within {} ms", limit.as_millis()));
         let connecting = pool.config.connect(NoTls);
-        let (client, connection) = match self.runtime.block_on(async { tokio::time::timeout(limit, connecting).await }) {
+        let (client, connection) = match self.runtime.block_on(async { tokio::time::timeout(limit, connecting).await })
+        {
             Ok(connected) => connected.map_err(|error| StoreError::Unavailable(reason(&error)))?,
             Err(_) => return Err(late()),
         };
@@ -218,7 +220,9 @@ impl Session {
         let asking = client.query_typed_one("select (extract(epoch from clock_timestamp()) * 1000)::bigint", &[]);
         let asked = self.runtime.block_on(async { tokio::time::timeout(limit, asking).await });
         let at = match asked {
-            Ok(row) => row.and_then(|row| row.try_get::<_, i64>(0)).map_err(|error| StoreError::Unavailable(reason(&error))),
+            Ok(row) => {
+                row.and_then(|row| row.try_get::<_, i64>(0)).map_err(|error| StoreError::Unavailable(reason(&error)))
+            }
             Err(_) => Err(late()),
         };
         match at {
@@ -259,7 +263,8 @@ fn perform(pool: &Pool, session: &mut Session, mode: Mode, mut work: Box<dyn Wor
         }
         let Some(client) = session.client.take() else { continue };
         let now = if pool.clock.is_manual() { pool.clock.now() } else { now_of(pool) };
-        let mut database = OnPostgres { session, client: &client, pool, mode, begun: false, ended: false, pending: Vec::new() };
+        let mut database =
+            OnPostgres { session, client: &client, pool, mode, begun: false, ended: false, pending: Vec::new() };
         let mut tx = Tx { database: &mut database, engine: Engine::Postgres, now, failed: None, woken: Vec::new() };
         if mode == Mode::Single {
             hit("commit.before", label);
@@ -283,8 +288,9 @@ fn perform(pool: &Pool, session: &mut Session, mode: Mode, mut work: Box<dyn Wor
                 Ok(())
             }
         };
-        let silent = matches!(verdict, Verdict::Broken(StoreError::Unavailable(_)) | Verdict::Broken(StoreError::Unknown(_)))
-            || matches!(ended, Err(StoreError::Unavailable(_) | StoreError::Unknown(_)));
+        let silent =
+            matches!(verdict, Verdict::Broken(StoreError::Unavailable(_)) | Verdict::Broken(StoreError::Unknown(_)))
+                || matches!(ended, Err(StoreError::Unavailable(_) | StoreError::Unknown(_)));
         if silent {
             drop(client);
             session.part();
@@ -348,7 +354,11 @@ type Answer = (Vec<tokio_postgres::Row>, u64);
 
 impl OnPostgres<'_> {
     /// Sends what is pending and `last` in one go; answers `last`.
-    fn flush(&mut self, last: Option<(&'static str, Vec<(Parameter, Type)>)>, then_commit: bool) -> Result<Answer, StoreError> {
+    fn flush(
+        &mut self,
+        last: Option<(&'static str, Vec<(Parameter, Type)>)>,
+        then_commit: bool,
+    ) -> Result<Answer, StoreError> {
         let mut pieces = Vec::with_capacity(self.pending.len() + 3);
         let opening = !self.begun;
         if opening {
@@ -539,7 +549,8 @@ fn array<'v>(column: impl Iterator<Item = &'v Value> + Clone) -> (Parameter, Typ
 fn row_of(row: &tokio_postgres::Row) -> Result<Row, StoreError> {
     let mut values = Vec::with_capacity(row.len());
     for (index, column) in row.columns().iter().enumerate() {
-        let told = |error: tokio_postgres::Error| StoreError::Decode { wanted: "a readable column", found: error.to_string() };
+        let told =
+            |error: tokio_postgres::Error| StoreError::Decode { wanted: "a readable column", found: error.to_string() };
         let kind = column.type_();
         values.push(if *kind == Type::INT8 {
             row.try_get::<_, Option<i64>>(index).map_err(told)?.into()
@@ -552,7 +563,10 @@ fn row_of(row: &tokio_postgres::Row) -> Result<Row, StoreError> {
         } else if [Type::TEXT, Type::VARCHAR, Type::NAME, Type::UNKNOWN].contains(kind) {
             row.try_get::<_, Option<String>>(index).map_err(told)?.into()
         } else {
-            return Err(StoreError::Decode { wanted: "an integer, flag, text or bytes", found: kind.name().to_owned() });
+            return Err(StoreError::Decode {
+                wanted: "an integer, flag, text or bytes",
+                found: kind.name().to_owned(),
+            });
         });
     }
     Ok(Row(values))
@@ -579,7 +593,9 @@ fn store_error(error: &tokio_postgres::Error) -> StoreError {
         "53100" => StoreError::Full,
         "57014" => StoreError::Unavailable(format!("{text}; a statement ran too long")),
         _ if code.starts_with("23") => StoreError::Constraint(text),
-        _ if code.starts_with("08") || code.starts_with("53") || code.starts_with("57") => StoreError::Unavailable(text),
+        _ if code.starts_with("08") || code.starts_with("53") || code.starts_with("57") => {
+            StoreError::Unavailable(text)
+        }
         _ => StoreError::Statement(text),
     }
 }

@@ -38,7 +38,10 @@ pub(super) struct Sqlite {
 impl Sqlite {
     pub(super) fn open(path: &Path, clock: &Clock) -> Result<Self, StoreError> {
         if rusqlite::version_number() < OLDEST {
-            return Err(StoreError::Schema(format!("SQLite {} can lose commits; 3.51.3 is needed", rusqlite::version())));
+            return Err(StoreError::Schema(format!(
+                "SQLite {} can lose commits; 3.51.3 is needed",
+                rusqlite::version()
+            )));
         }
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.exists()) {
             make_private_folder(folder)?;
@@ -161,7 +164,8 @@ fn write_batch(connection: &mut Connection, texts: &mut Texts, batch: Vec<Box<dy
             continue;
         }
         let mut database = OnSqlite { connection, texts };
-        let mut tx = Tx { database: &mut database, engine: Engine::Sqlite, now: clock.now(), failed: None, woken: Vec::new() };
+        let mut tx =
+            Tx { database: &mut database, engine: Engine::Sqlite, now: clock.now(), failed: None, woken: Vec::new() };
         let verdict = work.run(&mut tx);
         let fate = match &verdict {
             Verdict::Commit => Ok(true),
@@ -226,7 +230,8 @@ fn read_loop(mut connection: Connection, queue: &Mutex<Receiver<Box<dyn Work>>>,
             continue;
         }
         let mut database = OnSqlite { connection: &mut connection, texts: &mut texts };
-        let mut tx = Tx { database: &mut database, engine: Engine::Sqlite, now: clock.now(), failed: None, woken: Vec::new() };
+        let mut tx =
+            Tx { database: &mut database, engine: Engine::Sqlite, now: clock.now(), failed: None, woken: Vec::new() };
         let verdict = work.run(&mut tx);
         if !plain {
             let _ = connection.execute_batch("rollback");

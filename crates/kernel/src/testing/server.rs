@@ -105,7 +105,8 @@ impl PgServer {
     pub async fn client(&self, database: &str) -> Client {
         let mut config = Config::new();
         config.host_path(&self.folder).user("postgres").dbname(database).application_name("semel-test");
-        let (client, connection) = config.connect(NoTls).await.unwrap_or_else(|error| panic!("the test cannot connect: {error}"));
+        let (client, connection) =
+            config.connect(NoTls).await.unwrap_or_else(|error| panic!("the test cannot connect: {error}"));
         tokio::spawn(async move {
             // Whoever waits for an answer gets the error.
             let _ = connection.await;
@@ -157,7 +158,11 @@ impl PgServer {
         while !self.is_ready() {
             let ended = child.try_wait().expect("a child can be asked");
             assert!(ended.is_none(), "PostgreSQL ended while starting: {}", self.log());
-            assert!(since.elapsed() < Duration::from_secs(60), "PostgreSQL is not ready after a minute: {}", self.log());
+            assert!(
+                since.elapsed() < Duration::from_secs(60),
+                "PostgreSQL is not ready after a minute: {}",
+                self.log()
+            );
             thread::sleep(Duration::from_millis(20));
         }
         *process = Some(child);
@@ -337,7 +342,9 @@ fn server_user() -> User {
         let mut fields = line.split(':').skip(2);
         Some(User { name: name.to_owned(), uid: fields.next()?.parse().ok()?, gid: fields.next()?.parse().ok()? })
     };
-    find("postgres").or_else(|| find("nobody")).expect("a user `postgres` or `nobody`, because root may not run PostgreSQL")
+    find("postgres")
+        .or_else(|| find("nobody"))
+        .expect("a user `postgres` or `nobody`, because root may not run PostgreSQL")
 }
 
 /// State and parent of a process; `None` when there is none.

@@ -58,9 +58,12 @@ pub fn hash_token(token: &str) -> String {
 /// Lets a request with a sufficient token pass.
 pub(super) async fn bearer(State(doors): State<Doors>, mut request: Request, next: Next) -> Result<Response, Problem> {
     let given = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let token = given.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    let token =
+        given.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
     let Some((_, token)) = token else {
-        return Err(Problem::unauthorized("send a token in the header `Authorization: Bearer …`; `semel token create` makes one"));
+        return Err(Problem::unauthorized(
+            "send a token in the header `Authorization: Bearer …`; `semel token create` makes one",
+        ));
     };
     let hash = hash_token(token.trim());
     let first = doors.first_token.as_ref().is_some_and(|first| bool::from(first.as_bytes().ct_eq(hash.as_bytes())));
@@ -74,7 +77,9 @@ pub(super) async fn bearer(State(doors): State<Doors>, mut request: Request, nex
         || scopes.contains(&needed)
         || (needed == Scope::Metrics && scopes.contains(&Scope::Read));
     if !enough {
-        return Err(Problem::forbidden("this token may not do that; `semel token create --scope write` makes one that may"));
+        return Err(Problem::forbidden(
+            "this token may not do that; `semel token create --scope write` makes one that may",
+        ));
     }
     request.extensions_mut().insert(Caller { id });
     Ok(next.run(request).await)

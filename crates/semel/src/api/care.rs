@@ -17,8 +17,8 @@ use semel_shop::checkout::{self, PaymentId};
 use semel_shop::web::{Problem, Strict};
 use semel_shop::{Error, Shop};
 
-use super::auth::{Caller, Scope, hash_token};
 use super::Doors;
+use super::auth::{Caller, Scope, hash_token};
 
 pub(super) fn routes(trusted: bool) -> Router<Doors> {
     let router = Router::new()
@@ -130,7 +130,8 @@ async fn replay_payment(State(doors): State<Doors>, Path(id): Path<String>) -> R
     let payment = PaymentId::parse(&id).ok_or_else(|| not_there("payment", &id))?;
     checkout::flows::replay(&doors.shop, payment.clone()).await?;
     let found = doors.shop.read("payment.show", move |tx| checkout::flows::find(tx, &payment)).await?;
-    Ok(Json(json!({ "id": id, "status": found.state, "order": found.order, "received": found.received })).into_response())
+    Ok(Json(json!({ "id": id, "status": found.state, "order": found.order, "received": found.received }))
+        .into_response())
 }
 
 #[derive(Deserialize)]
@@ -140,7 +141,8 @@ struct VerifyQuery {
 }
 
 async fn verify(State(doors): State<Doors>, Query(asked): Query<VerifyQuery>) -> Result<Response, Problem> {
-    let verdicts = audit::verify(&doors.shop.store, audit::Parameters::default(), asked.at_rest).await.map_err(Error::from)?;
+    let verdicts =
+        audit::verify(&doors.shop.store, audit::Parameters::default(), asked.at_rest).await.map_err(Error::from)?;
     let clean = verdicts.iter().all(|verdict| verdict.count == 0);
     let lines: Vec<Value> = verdicts
         .iter()
@@ -210,7 +212,9 @@ async fn revoke_token(State(doors): State<Doors>, Path(id): Path<String>) -> Res
         .shop
         .write("tokens.revoke", move |tx, _| {
             let now = tx.now();
-            Ok::<_, Error>(tx.execute("update tokens set revoked_at = $2 where id = $1 and revoked_at is null", args![&of, now])?)
+            Ok::<_, Error>(
+                tx.execute("update tokens set revoked_at = $2 where id = $1 and revoked_at is null", args![&of, now])?,
+            )
         })
         .await?;
     if revoked == 0 {

@@ -16,8 +16,8 @@ use semel_kernel::keys::{self, Key, Standing};
 use semel_shop::Error;
 use semel_shop::web::{KeyInHand, Problem};
 
-use super::auth::Caller;
 use super::Doors;
+use super::auth::Caller;
 
 const HEADER: &str = "idempotency-key";
 const REPLAYED: &str = "idempotent-replayed";
@@ -85,7 +85,8 @@ pub(super) async fn once(State(doors): State<Doors>, request: Request, next: Nex
             return Err(Problem::unprocessable("this Idempotency-Key was used with another request; take a new one"));
         }
         Standing::Busy { wait } => {
-            return Err(Problem::conflict("the first request with this Idempotency-Key is still being answered").with_retry_after(wait));
+            return Err(Problem::conflict("the first request with this Idempotency-Key is still being answered")
+                .with_retry_after(wait));
         }
     };
     let mut request = Request::from_parts(parts, Body::from(body));
@@ -126,12 +127,8 @@ async fn keep(doors: &Doors, key: &Key, answer: Response) -> Result<Response, Pr
     let kept = doors
         .shop
         .write("keys.answer", move |tx, _| {
-            if done {
-                keys::answer(tx, &key, status.as_u16(), &bytes)
-            } else {
-                keys::release(tx, &key).map(|()| true)
-            }
-            .map_err(Error::from)
+            if done { keys::answer(tx, &key, status.as_u16(), &bytes) } else { keys::release(tx, &key).map(|()| true) }
+                .map_err(Error::from)
         })
         .await;
     if let Err(error) = kept {

@@ -2,10 +2,10 @@
 
 use std::sync::atomic::AtomicU64;
 
+use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::Router;
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -49,12 +49,36 @@ pub(super) fn routes() -> Router<Doors> {
 }
 
 const LEVELS: &[(&str, &str, &str)] = &[
-    ("semel_jobs", "Jobs that are not done, by kind and state", "select kind, state, count(*) from jobs where state in ('ready', 'running', 'dead') group by kind, state"),
-    ("semel_inbox", "Notices that wait", "select source, state, count(*) from inbox where state = 'received' group by source, state"),
-    ("semel_orders", "Orders, by how they are paid and status", "select provider, state, count(*) from orders group by provider, state"),
-    ("semel_stock", "Units on the shelf, by product", "select product, state, count(*) from units where state = 'available' group by product, state"),
-    ("semel_suspense", "Payments that belong to nobody yet", "select provider, state, count(*) from suspense where state = 'open' group by provider, state"),
-    ("semel_messages_unknown", "Messages whose fate Telegram did not tell", "select kind, state, count(*) from messages where state = 'unknown' group by kind, state"),
+    (
+        "semel_jobs",
+        "Jobs that are not done, by kind and state",
+        "select kind, state, count(*) from jobs where state in ('ready', 'running', 'dead') group by kind, state",
+    ),
+    (
+        "semel_inbox",
+        "Notices that wait",
+        "select source, state, count(*) from inbox where state = 'received' group by source, state",
+    ),
+    (
+        "semel_orders",
+        "Orders, by how they are paid and status",
+        "select provider, state, count(*) from orders group by provider, state",
+    ),
+    (
+        "semel_stock",
+        "Units on the shelf, by product",
+        "select product, state, count(*) from units where state = 'available' group by product, state",
+    ),
+    (
+        "semel_suspense",
+        "Payments that belong to nobody yet",
+        "select provider, state, count(*) from suspense where state = 'open' group by provider, state",
+    ),
+    (
+        "semel_messages_unknown",
+        "Messages whose fate Telegram did not tell",
+        "select kind, state, count(*) from messages where state = 'unknown' group by kind, state",
+    ),
 ];
 
 async fn scrape(State(doors): State<Doors>) -> Response {

@@ -1,1 +1,3 @@
-pub(super) fn routes() -> axum::Router { axum::Router::new() }
+pub(super) fn routes() -> axum::Router {
+    axum::Router::new()
+}

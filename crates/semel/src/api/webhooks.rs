@@ -59,7 +59,9 @@ async fn receive(
     let hint = rail.verify(peer, &headers, &body).map_err(|rejected| refuse(&doors, provider, &rejected))?;
     if !doors.ready.is_open() {
         doors.counters.webhook(provider, "unavailable");
-        return Err(Problem::unavailable(Duration::from_secs(5)).with_detail("the database is not ready; send it again"));
+        return Err(
+            Problem::unavailable(Duration::from_secs(5)).with_detail("the database is not ready; send it again")
+        );
     }
     let event = hint.event_id.clone();
     let notice = hints::notice(rail, hint, body.to_vec(), kept(&headers), peer.map(|ip| ip.to_string()));
@@ -80,7 +82,8 @@ async fn receive(
         Err(_) => {
             doors.counters.webhook(provider, "unavailable");
             tracing::warn!(event.id = %event, "webhook of {} was not stored in time", provider.as_str());
-            Err(Problem::unavailable(Duration::from_secs(5)).with_detail("the database did not answer in time; send it again"))
+            Err(Problem::unavailable(Duration::from_secs(5))
+                .with_detail("the database did not answer in time; send it again"))
         }
     }
 }

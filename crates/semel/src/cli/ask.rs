@@ -61,7 +61,8 @@ pub async fn ask(loaded: Loaded, verb: Verb) -> anyhow::Result<ExitCode> {
             out::lines(&format!("payment {id} is {}; {} came in", text(&answer["status"]), money(&answer["received"])))
         }
         Verb::Payment(PaymentVerb::Assign { provider_payment, order }) => {
-            let answer = asker.post(&format!("/api/v1/payments/{provider_payment}/assign"), json!({ "order": order })).await?;
+            let answer =
+                asker.post(&format!("/api/v1/payments/{provider_payment}/assign"), json!({ "order": order })).await?;
             out::lines(&format!("assigned; order {order} is {}", text(&answer["status"])))
         }
         Verb::Product(verb) => product(&asker, verb).await,
@@ -82,7 +83,10 @@ async fn verify(asker: &Asker, at_rest: bool) -> anyhow::Result<ExitCode> {
         broken += i64::from(count > 0);
         let which = match count {
             0 => String::new(),
-            _ => format!(": {count} rows, such as {}", line["violations"].as_array().map_or("?".into(), |rows| join(rows))),
+            _ => format!(
+                ": {count} rows, such as {}",
+                line["violations"].as_array().map_or("?".into(), |rows| join(rows))
+            ),
         };
         out::say(&format!("{verdict} {:<5} {}{which}", text(&line["id"]), text(&line["meaning"])))?;
     }
@@ -105,10 +109,20 @@ async fn order(asker: &Asker, verb: OrderVerb) -> anyhow::Result<ExitCode> {
                 path.push_str(&format!("&customer={customer}"));
             }
             let answer = asker.get(&path).await?;
-            let rows = rows(&answer, |row| vec![text(&row["id"]), text(&row["status"]), money(&row["total"]), text(&row["provider"]), text(&row["created_at"])]);
+            let rows = rows(&answer, |row| {
+                vec![
+                    text(&row["id"]),
+                    text(&row["status"]),
+                    money(&row["total"]),
+                    text(&row["provider"]),
+                    text(&row["created_at"]),
+                ]
+            });
             return out::lines(&out::table(&["ORDER", "STATUS", "TOTAL", "PROVIDER", "MADE"], &rows));
         }
-        OrderVerb::Cancel { id, reason } => asker.post(&format!("/api/v1/orders/{id}/cancel"), json!({ "reason": reason })).await?,
+        OrderVerb::Cancel { id, reason } => {
+            asker.post(&format!("/api/v1/orders/{id}/cancel"), json!({ "reason": reason })).await?
+        }
         OrderVerb::Refund { id, amount, to, reason } => {
             let body = json!({ "amount": amount, "to": to, "reason": reason });
             asker.post(&format!("/api/v1/orders/{id}/refund"), body).await?
@@ -127,7 +141,12 @@ pub fn order_text(order: &Value) -> String {
         money(&order["total"])
     );
     for item in order["items"].as_array().into_iter().flatten() {
-        page.push_str(&format!("item      {} × {} at {}\n", item["quantity"], text(&item["title"]), money(&item["price"])));
+        page.push_str(&format!(
+            "item      {} × {} at {}\n",
+            item["quantity"],
+            text(&item["title"]),
+            money(&item["price"])
+        ));
     }
     for payment in order["payments"].as_array().into_iter().flatten() {
         page.push_str(&format!(
@@ -149,7 +168,12 @@ pub fn order_text(order: &Value) -> String {
         };
         let took = row["took_ms"].as_i64().map(|ms| format!(" in {ms} ms")).unwrap_or_default();
         let detail = row["detail"].as_str().map(|detail| format!(": {detail}")).unwrap_or_default();
-        page.push_str(&format!("  {}  {:<8} {}{change}{took}{detail}\n", text(&row["at"]), text(&row["entity"]), text(&row["event"])));
+        page.push_str(&format!(
+            "  {}  {:<8} {}{change}{took}{detail}\n",
+            text(&row["at"]),
+            text(&row["entity"]),
+            text(&row["event"])
+        ));
     }
     page
 }
@@ -159,7 +183,13 @@ async fn product(asker: &Asker, verb: ProductVerb) -> anyhow::Result<ExitCode> {
         ProductVerb::List => {
             let answer = asker.get("/api/v1/products?limit=200").await?;
             let rows = rows(&answer, |row| {
-                vec![text(&row["id"]), text(&row["kind"]), money(&row["price"]), row["stock"]["available"].to_string(), text(&row["title"])]
+                vec![
+                    text(&row["id"]),
+                    text(&row["kind"]),
+                    money(&row["price"]),
+                    row["stock"]["available"].to_string(),
+                    text(&row["title"]),
+                ]
             });
             out::lines(&out::table(&["PRODUCT", "KIND", "PRICE", "STOCK", "TITLE"], &rows))
         }
@@ -214,7 +244,14 @@ async fn job(asker: &Asker, verb: JobVerb) -> anyhow::Result<ExitCode> {
             let answer = asker.get(&format!("/api/v1/jobs?limit={limit}{filter}")).await?;
             let rows = rows(&answer, |row| {
                 let attempts = format!("{}/{}", row["attempts"], row["max_attempts"]);
-                vec![text(&row["id"]), text(&row["kind"]), text(&row["state"]), attempts, text(&row["run_at"]), text(&row["error"])]
+                vec![
+                    text(&row["id"]),
+                    text(&row["kind"]),
+                    text(&row["state"]),
+                    attempts,
+                    text(&row["run_at"]),
+                    text(&row["error"]),
+                ]
             });
             out::lines(&out::table(&["JOB", "KIND", "STATE", "ATTEMPTS", "DUE", "LAST ERROR"], &rows))
         }
@@ -235,7 +272,14 @@ async fn inbox(asker: &Asker, verb: InboxVerb) -> anyhow::Result<ExitCode> {
             let filter = state.map(|state| format!("&state={state}")).unwrap_or_default();
             let answer = asker.get(&format!("/api/v1/inbox?limit={limit}{filter}")).await?;
             let rows = rows(&answer, |row| {
-                vec![text(&row["id"]), text(&row["event_id"]), text(&row["state"]), row["seen"].to_string(), text(&row["received_at"]), text(&row["reason"])]
+                vec![
+                    text(&row["id"]),
+                    text(&row["event_id"]),
+                    text(&row["state"]),
+                    row["seen"].to_string(),
+                    text(&row["received_at"]),
+                    text(&row["reason"]),
+                ]
             });
             out::lines(&out::table(&["NOTICE", "EVENT", "STATE", "SEEN", "CAME", "REASON"], &rows))
         }
@@ -250,7 +294,11 @@ async fn token(asker: &Asker, verb: TokenVerb) -> anyhow::Result<ExitCode> {
     match verb {
         TokenVerb::Create { name, scope } => {
             let answer = asker.post("/api/v1/tokens", json!({ "name": name, "scopes": scope })).await?;
-            out::lines(&format!("{}\nKeep it: it is not shown again. `semel token revoke {}` makes it worthless.", text(&answer["token"]), text(&answer["id"])))
+            out::lines(&format!(
+                "{}\nKeep it: it is not shown again. `semel token revoke {}` makes it worthless.",
+                text(&answer["token"]),
+                text(&answer["id"])
+            ))
         }
         TokenVerb::List => {
             let answer = asker.get("/api/v1/tokens").await?;

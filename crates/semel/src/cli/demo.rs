@@ -97,15 +97,20 @@ async fn catalog(app: &App, chance: &Chance) -> anyhow::Result<String> {
     let id = match found {
         Some(product) => product["id"].as_str().unwrap_or_default().to_owned(),
         None => {
-            let sample = json!({ "title": SAMPLE, "kind": "stock", "price": { "amount": "499.00", "currency": "RUB" } });
+            let sample =
+                json!({ "title": SAMPLE, "kind": "stock", "price": { "amount": "499.00", "currency": "RUB" } });
             let made = program.ask(Method::POST, "/api/v1/products", Some(sample), &key("demo")).await?.json()?;
             let topup = json!({ "title": "Balance, 1000 ₽", "kind": "topup", "price": { "amount": "1000.00", "currency": "RUB" } });
             program.ask(Method::POST, "/api/v1/products", Some(topup), &key("demo")).await?.json()?;
             text(&made["id"])
         }
     };
-    let items: Vec<String> = (0..20).map(|_| format!("KEY-{}", hex::encode(chance.bytes::<6>()).to_uppercase())).collect();
-    program.ask(Method::POST, &format!("/api/v1/products/{id}/stock"), Some(json!({ "items": items })), &key("demo")).await?.json()?;
+    let items: Vec<String> =
+        (0..20).map(|_| format!("KEY-{}", hex::encode(chance.bytes::<6>()).to_uppercase())).collect();
+    program
+        .ask(Method::POST, &format!("/api/v1/products/{id}/stock"), Some(json!({ "items": items })), &key("demo"))
+        .await?
+        .json()?;
     Ok(id)
 }
 

@@ -66,7 +66,11 @@ fn files(report: &mut Report, settings: &Settings) -> anyhow::Result<()> {
         if mode & 0o077 == 0 {
             report.good(&format!("{} is readable for its owner only", path.display()))?;
         } else {
-            report.bad(&format!("{} can be read by others (mode {mode:o}): run chmod 600 {}", path.display(), path.display()))?;
+            report.bad(&format!(
+                "{} can be read by others (mode {mode:o}): run chmod 600 {}",
+                path.display(),
+                path.display()
+            ))?;
         }
     }
     Ok(())
@@ -84,7 +88,8 @@ async fn database(report: &mut Report, settings: &Settings) -> anyhow::Result<()
     };
     match migrate::pending(&store, ROOMS).await {
         Ok(steps) if steps.is_empty() => report.good("the database answers and is up to date")?,
-        Ok(steps) => report.note(&format!("the database answers; {} steps are missing and `semel serve` applies them", steps.len()))?,
+        Ok(steps) => report
+            .note(&format!("the database answers; {} steps are missing and `semel serve` applies them", steps.len()))?,
         Err(error) => return report.bad(&error.to_string()),
     }
     clock(report, &store).await
@@ -98,7 +103,10 @@ async fn clock(report: &mut Report, store: &Store) -> anyhow::Result<()> {
         return report.bad("the machine's clock is before 2026: set it (timedatectl set-ntp true)");
     }
     if apart > Duration::from_secs(5) {
-        return report.bad(&format!("the clocks of machine and database are {} s apart: keep both in step with NTP", apart.as_secs()));
+        return report.bad(&format!(
+            "the clocks of machine and database are {} s apart: keep both in step with NTP",
+            apart.as_secs()
+        ));
     }
     report.good("the clock is in step with the database")
 }
@@ -129,7 +137,8 @@ async fn providers(report: &mut Report, settings: &Settings) -> anyhow::Result<(
 
 async fn telegram(report: &mut Report, settings: &Settings) -> anyhow::Result<()> {
     let Some(token) = &settings.telegram.bot_token else {
-        return report.note("no bot token is set: goods are delivered over the API only, and alerts go to the log only");
+        return report
+            .note("no bot token is set: goods are delivered over the API only, and alerts go to the log only");
     };
     let bot = match Bot::new(settings.telegram.api_url.as_str(), token.expose()) {
         Ok(bot) => bot,
@@ -139,7 +148,9 @@ async fn telegram(report: &mut Report, settings: &Settings) -> anyhow::Result<()
     match outbound.call(Call::new("doctor", "telegram", Manner::Read), bot.get_me()).await {
         Err(error) => report.bad(&format!("Telegram cannot be reached: {error}"))?,
         Ok(answer) => match bot.read::<semel_telegram::Me>(&answer) {
-            Outcome::Ok(me) => report.good(&format!("Telegram answers: the bot is @{}", me.username.unwrap_or_default()))?,
+            Outcome::Ok(me) => {
+                report.good(&format!("Telegram answers: the bot is @{}", me.username.unwrap_or_default()))?
+            }
             _ => report.bad("Telegram refuses the bot token: take a fresh one from @BotFather")?,
         },
     }

@@ -34,7 +34,9 @@ pub async fn init(args: InitArgs, config: Option<&PathBuf>) -> anyhow::Result<Ex
     anyhow::ensure!(args.force || !path.exists(), "{} is there already; --force replaces it", path.display());
     let bot_token = match args.bot_token {
         Some(token) => token,
-        None => prompt("Bot token from @BotFather (empty: customers get their goods over the API only)", "--bot-token")?,
+        None => {
+            prompt("Bot token from @BotFather (empty: customers get their goods over the API only)", "--bot-token")?
+        }
     };
     let owner = match args.owner_id {
         Some(id) => id.to_string(),
@@ -42,15 +44,23 @@ pub async fn init(args: InitArgs, config: Option<&PathBuf>) -> anyhow::Result<Ex
     };
     let public_url = match args.public_url {
         Some(url) => url,
-        None => prompt("Public address, as in https://pay.example.com (empty: set it before connecting a provider)", "--public-url")?,
+        None => prompt(
+            "Public address, as in https://pay.example.com (empty: set it before connecting a provider)",
+            "--public-url",
+        )?,
     };
-    anyhow::ensure!(owner.is_empty() || owner.parse::<i64>().is_ok(), "the owner's Telegram id is a number, not {owner:?}");
+    anyhow::ensure!(
+        owner.is_empty() || owner.parse::<i64>().is_ok(),
+        "the owner's Telegram id is a number, not {owner:?}"
+    );
     if !bot_token.is_empty() {
         semel_telegram::Bot::new("https://api.telegram.org", &bot_token)?;
     }
     let api_token = format!("semel_{}", hex::encode(Chance::system().bytes::<24>()));
     let quoted = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
-    let mut text = String::from("# Settings of Semel. `semel config example` shows every setting, `semel config explain NAME` one of them.\n\n");
+    let mut text = String::from(
+        "# Settings of Semel. `semel config example` shows every setting, `semel config explain NAME` one of them.\n\n",
+    );
     text.push_str(&format!("api_token = {}\n", quoted(&api_token)));
     if !public_url.is_empty() {
         text.push_str(&format!("public_url = {}\n", quoted(public_url.trim_end_matches('/'))));
@@ -79,7 +89,10 @@ pub async fn init(args: InitArgs, config: Option<&PathBuf>) -> anyhow::Result<Ex
 }
 
 fn prompt(question: &str, flag: &str) -> anyhow::Result<String> {
-    anyhow::ensure!(std::io::stdin().is_terminal(), "there is no terminal to ask on: give {flag} (an empty value leaves it out)");
+    anyhow::ensure!(
+        std::io::stdin().is_terminal(),
+        "there is no terminal to ask on: give {flag} (an empty value leaves it out)"
+    );
     let mut err = std::io::stderr().lock();
     write!(err, "{question}: ")?;
     err.flush()?;

@@ -43,7 +43,11 @@ pub async fn sandbox(args: SandboxArgs) -> anyhow::Result<ExitCode> {
         ..Options::default()
     };
     let sandbox = Sandbox::start(options).await.with_context(|| format!("cannot open the box on {}", args.listen))?;
-    out::say(&format!("The outside world in a box is at {}\n\nSettings that make semel use it:\n{}", sandbox.url(), settings(&sandbox)))?;
+    out::say(&format!(
+        "The outside world in a box is at {}\n\nSettings that make semel use it:\n{}",
+        sandbox.url(),
+        settings(&sandbox)
+    ))?;
     stop.cancelled().await;
     sandbox.stop().await;
     Ok(ExitCode::SUCCESS)

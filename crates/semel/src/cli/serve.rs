@@ -19,7 +19,9 @@ use crate::{ROOMS, parts};
 /// Starts the log as the settings say.
 pub fn start_log(settings: &Settings) {
     let level = settings.log.level;
-    let filter = EnvFilter::new(format!("warn,semel={level},semel_kernel={level},semel_shop={level},semel_payments={level},semel_sandbox={level}"));
+    let filter = EnvFilter::new(format!(
+        "warn,semel={level},semel_kernel={level},semel_shop={level},semel_payments={level},semel_sandbox={level}"
+    ));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let started = match settings.log.format {
         LogFormat::Text => log.with_target(false).try_init(),

@@ -18,7 +18,7 @@ use std::sync::{Mutex, PoisonError};
 use serde::Serialize;
 
 use semel_kernel::clock::Stopwatch;
-use semel_kernel::store::{Row, Sql, Store, StoreError, Value};
+use semel_kernel::store::{Engine, Row, Store, StoreError, Value};
 
 pub use predicates::{PREDICATES, Predicate};
 pub use truth::{HookRow, PayRow, RailRow, SupplierRow, TgRow, TruthRows, truth_cte};
@@ -160,22 +160,17 @@ async fn judge(
 /// How many rows `query` finds, and the first of them as text.
 async fn ask(store: &Store, prefix: &str, query: &str) -> Result<(i64, Vec<String>), StoreError> {
     let count = kept(format!("{prefix}select count(*) from ({query}) violation"));
+    let rows = store.rows("audit.count", count, &[]).await?;
+    let found: i64 = rows.first().ok_or(StoreError::Missing { statement: count })?.get(0)?;
+    if found == 0 {
+        return Ok((0, Vec::new()));
+    }
     // A row of PostgreSQL may hold sums of a type that we do not read, and is text by a cast; SQLite has no such cast
     // and no such type.
-    let shown = Sql {
-        sqlite: kept(format!("{prefix}select * from ({query}) violation limit {SHOWN}")),
-        postgres: kept(format!("{prefix}select cast(violation as text) from ({query}) violation limit {SHOWN}")),
-    };
-    store
-        .read("audit.ask", move |tx| {
-            let found: i64 = tx.one(count, &[])?.get(0)?;
-            if found == 0 {
-                return Ok((0, Vec::new()));
-            }
-            let rows = tx.rows(shown, &[])?;
-            Ok::<_, StoreError>((found, rows.iter().map(words).collect()))
-        })
-        .await
+    let columns = if store.engine() == Engine::Postgres { "cast(violation as text)" } else { "*" };
+    let first = kept(format!("{prefix}select {columns} from ({query}) violation limit {SHOWN}"));
+    let rows = store.rows("audit.first", first, &[]).await?;
+    Ok((found, rows.iter().map(words).collect()))
 }
 
 /// A row as `(column,column)`, or as the database wrote it already.
@@ -203,7 +198,7 @@ fn kept(text: String) -> &'static str {
     static TEXTS: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
     let mut texts = TEXTS.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(known) = texts.get(text.as_str()) {
-        return *known;
+        return known;
     }
     let text: &'static str = Box::leak(text.into_boxed_str());
     texts.insert(text);

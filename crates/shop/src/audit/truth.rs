@@ -120,6 +120,9 @@ pub(super) fn is_read_by(query: &str) -> bool {
 /// The `with …` that gives `query` its `gt_*` tables, to be put before it; empty when it reads none. One text for both
 /// engines.
 pub fn truth_cte(truth: &TruthRows, query: &str) -> String {
+    if !is_read_by(query) {
+        return String::new();
+    }
     let tables = [
         ("gt_hook", HOOK, truth.hooks.iter().map(hook).collect::<Vec<_>>()),
         ("gt_pay", PAY, truth.pays.iter().map(pay).collect()),

@@ -58,7 +58,9 @@ impl Job for ConfirmPayment {
             // The create call's answer was lost, or never asked for: the same call with the same key.
             match flows::link(shop, &self.payment).await {
                 Ok(()) => ids = known_ids(shop, &self.payment).await?.1,
-                Err(TalkOrStore::Talk(TalkError::Said(error @ (CallError::Refused { .. } | CallError::ReceiptNeeded { .. })))) => {
+                Err(TalkOrStore::Talk(TalkError::Said(
+                    error @ (CallError::Refused { .. } | CallError::ReceiptNeeded { .. }),
+                ))) => {
                     return self.refused(shop, claim, error.to_string()).await;
                 }
                 Err(error) => return Err(self.job_error(shop, error)),
@@ -87,7 +89,12 @@ impl ConfirmPayment {
         let (id, order) = (self.payment.clone(), self.order.clone());
         let ended = shop.write(Self::KIND, move |tx, shop| {
             flows::refused(tx, shop, &id, &text)?;
-            alerts::flows::raise(tx, shop, format!("refused:{id}"), format!("The payment of order {order} could not be opened: {text}"))?;
+            alerts::flows::raise(
+                tx,
+                shop,
+                format!("refused:{id}"),
+                format!("The payment of order {order} could not be opened: {text}"),
+            )?;
             Ok::<_, Error>(claim.finish(tx)?)
         });
         Ok(ended.await?)
@@ -96,10 +103,12 @@ impl ConfirmPayment {
     fn job_error(&self, shop: &Shop, error: TalkOrStore) -> JobError {
         match error {
             // Whatever a provider says now, the payment is not final: the job goes on asking.
-            TalkOrStore::Talk(TalkError::Said(said @ (CallError::Refused { .. } | CallError::Foreign { .. }))) => JobError::Later {
-                at: shop.now() + Duration::from_secs(300),
-                text: format!("{}: {said}", self.provider.as_str()),
-            },
+            TalkOrStore::Talk(TalkError::Said(said @ (CallError::Refused { .. } | CallError::Foreign { .. }))) => {
+                JobError::Later {
+                    at: shop.now() + Duration::from_secs(300),
+                    text: format!("{}: {said}", self.provider.as_str()),
+                }
+            }
             TalkOrStore::Talk(error) => talk::job_error(self.provider, error, shop.now()),
             TalkOrStore::Own(error) => error.into(),
         }

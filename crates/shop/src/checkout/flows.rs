@@ -146,7 +146,13 @@ pub fn open(tx: &mut Tx, shop: &Shop, order: &Order, rail: &Rail) -> Result<Paym
 }
 
 /// The provider's call that opens `payment`. The same payment always gives the same bytes.
-pub(super) fn opening(shop: &Shop, payment: &Payment, order: &Order, items: &[crate::orders::Item], customer: &Customer) -> NewPayment {
+pub(super) fn opening(
+    shop: &Shop,
+    payment: &Payment,
+    order: &Order,
+    items: &[crate::orders::Item],
+    customer: &Customer,
+) -> NewPayment {
     let lifetime = order.deadline.since(payment.created_at).max(Duration::from_secs(300));
     let callback = shop.rules.public_url.as_ref().map(|url| format!("{url}/webhook/{}", payment.provider.as_str()));
     NewPayment {
@@ -249,13 +255,17 @@ pub async fn order(shop: &Shop, new: NewOrder, key: Option<Key>, resume: Option<
 /// Opens a payment for an unpaid order at a provider of the customer's choice; the earlier ones stay valid, and money
 /// that comes by them too goes to the balance.
 pub async fn pay_otherwise(shop: &Shop, id: &OrderId, provider: &str) -> Result<OrderView, Error> {
-    let way = PayBy::parse(provider)
-        .ok_or_else(|| Error::invalid("provider", format!("{provider:.40} is not one of yookassa, heleket, crystalpay, balance")))?;
+    let way = PayBy::parse(provider).ok_or_else(|| {
+        Error::invalid("provider", format!("{provider:.40} is not one of yookassa, heleket, crystalpay, balance"))
+    })?;
     let of = id.clone();
     shop.write("order.pay", move |tx, shop| {
         let mut order = order_flows::lock(tx, &of)?;
         if order.state != State::Pending {
-            return Err(Error::Conflict(format!("order {of} is {}: only an unpaid order can be paid", order.state.as_str())));
+            return Err(Error::Conflict(format!(
+                "order {of} is {}: only an unpaid order can be paid",
+                order.state.as_str()
+            )));
         }
         order_flows::pay_by(tx, &mut order, way)?;
         match way {
@@ -330,30 +340,39 @@ fn pay_from_balance(tx: &mut Tx, shop: &Shop, placed: Placed) -> Result<OrderId,
 }
 
 /// Gives money in suspense to an order: pays it when it waits for just this, else the customer's balance. By hand.
-pub async fn assign(shop: &Shop, provider_payment_id: String, order: OrderId, actor: String) -> Result<OrderView, Error> {
+pub async fn assign(
+    shop: &Shop,
+    provider_payment_id: String,
+    order: OrderId,
+    actor: String,
+) -> Result<OrderView, Error> {
     let of = order.clone();
     shop.write("payment.assign", move |tx, shop| {
         let mut order = order_flows::lock(tx, &of)?;
-        let money = ledger::suspended(tx, &provider_payment_id)?.ok_or_else(|| Error::missing("unassigned payment", &provider_payment_id))?;
+        let money = ledger::suspended(tx, &provider_payment_id)?
+            .ok_or_else(|| Error::missing("unassigned payment", &provider_payment_id))?;
         let customer = customers::flows::find(tx, &order.customer)?;
         ledger::end_suspense(tx, &money.posting, &of)?;
         let key = format!("assign:{}", money.posting);
         let unit = money.amount.currency();
         let from = (Account::suspense(unit), money.amount.neg());
-        let pays = matches!(order.state, State::Pending) && unit == order.currency() && money.amount.minor() >= order.total.minor();
+        let pays = matches!(order.state, State::Pending)
+            && unit == order.currency()
+            && money.amount.minor() >= order.total.minor();
         if pays {
             let rest = money.amount.checked_sub(order.total)?;
-            let entries = vec![
-                from,
-                (Account::order(&of, unit), order.total),
-                (Account::customer(&order.customer, unit), rest),
-            ];
+            let entries =
+                vec![from, (Account::order(&of, unit), order.total), (Account::customer(&order.customer, unit), rest)];
             ledger::post(tx, shop, &Posting::new("assign", key, entries)?.for_order(&of).note(format!("by {actor}")))?;
             let items = order_flows::items(tx, &of)?;
             order_flows::fulfil(tx, shop, &mut order, &items, &customer, &actor)?;
         } else {
             let entries = vec![from, (Account::customer(&order.customer, unit), money.amount)];
-            ledger::post(tx, shop, &Posting::new("assign", key.clone(), entries)?.for_order(&of).note(format!("by {actor}")))?;
+            ledger::post(
+                tx,
+                shop,
+                &Posting::new("assign", key.clone(), entries)?.for_order(&of).note(format!("by {actor}")),
+            )?;
             crate::messages::flows::notify_balance(tx, shop, &customer, money.amount, "assigned", &key)?;
         }
         Ok(())

@@ -9,11 +9,11 @@ use semel_kernel::jobs::{Claim, Ended, Job, JobError, Retry};
 use semel_kernel::outbound::Manner;
 use semel_payments::{PaymentRef, Seen};
 
+use super::PaymentId;
 use super::flows::{self, TalkOrStore, by_ref};
 use super::hints::Says;
 use super::settle::{ask_and_settle, suspend_unknown};
 use super::talk::{self, TalkError};
-use super::PaymentId;
 use crate::shop::Lanes;
 use crate::{Error, Shop, refunds};
 
@@ -108,9 +108,8 @@ impl ResolveHint {
     }
 
     async fn unknown(&self, shop: &Shop, seen: Seen, provider: semel_payments::Provider) -> Result<Found, TalkOrStore> {
-        let taken = shop
-            .write("hint.suspend", move |tx, shop| suspend_unknown(tx, shop, shop.rail(provider)?, &seen))
-            .await?;
+        let taken =
+            shop.write("hint.suspend", move |tx, shop| suspend_unknown(tx, shop, shop.rail(provider)?, &seen)).await?;
         Ok(if taken { Found::Applied } else { Found::Nothing("not a payment of ours, and no money came by it") })
     }
 }
@@ -120,7 +119,13 @@ fn inbox_row(tx: &mut semel_kernel::store::Tx, id: &InboxId) -> Result<Option<(S
     Ok(serde_json::from_str(&says).ok().map(|says| (says, state)))
 }
 
-async fn end(shop: &Shop, id: &InboxId, claim: &Claim, state: &'static str, reason: Option<&str>) -> Result<Ended, JobError> {
+async fn end(
+    shop: &Shop,
+    id: &InboxId,
+    claim: &Claim,
+    state: &'static str,
+    reason: Option<&str>,
+) -> Result<Ended, JobError> {
     let (id, claim, reason) = (id.clone(), claim.clone(), reason.map(str::to_owned));
     let ended = shop.write("hint.end", move |tx, _| {
         inbox::end(tx, &id, state, reason.as_deref())?;

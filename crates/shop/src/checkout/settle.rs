@@ -92,7 +92,13 @@ async fn capture(shop: &Shop, rail: &Rail, payment: &Payment, held: Seen) -> Res
 
 /// Takes what the provider said into the books and gives what was bought. A repeat changes nothing. Hints that arrived
 /// before `asked_at` are applied by it.
-pub(super) fn settle(tx: &mut Tx, shop: &Shop, id: &PaymentId, seen: &[Seen], asked_at: Time) -> Result<Standing, Error> {
+pub(super) fn settle(
+    tx: &mut Tx,
+    shop: &Shop,
+    id: &PaymentId,
+    seen: &[Seen],
+    asked_at: Time,
+) -> Result<Standing, Error> {
     let payment = find(tx, id)?;
     // Everybody locks the order first, then its payment.
     let mut order = order_flows::lock(tx, &payment.order)?;
@@ -136,7 +142,11 @@ fn take_in(
     }
     let detail = seen.reason.as_deref();
     match seen.state {
-        SeenState::Paid | SeenState::PaidOver | SeenState::Refunded | SeenState::RefundPending | SeenState::RefundFailed => {
+        SeenState::Paid
+        | SeenState::PaidOver
+        | SeenState::Refunded
+        | SeenState::RefundPending
+        | SeenState::RefundFailed => {
             let received = seen.received.unwrap_or(seen.price);
             book(tx, shop, payment, order, customer, seen, received)?;
             Ok(Standing::Final)
@@ -147,7 +157,12 @@ fn take_in(
                 _ => advance(tx, payment, PaymentState::Short, detail)?,
             }
             if seen.received.is_none() {
-                let text = format!("{} says that too little came for order {}, not how much: look at payment {} there", payment.provider.as_str(), order.id, seen.provider_id);
+                let text = format!(
+                    "{} says that too little came for order {}, not how much: look at payment {} there",
+                    payment.provider.as_str(),
+                    order.id,
+                    seen.provider_id
+                );
                 alerts::flows::raise(tx, shop, format!("short:{}", seen.provider_id), text)?;
             }
             Ok(Standing::Final)
@@ -165,7 +180,12 @@ fn take_in(
             Ok(Standing::Open)
         }
         SeenState::Unknown => {
-            let text = format!("{} says {} about the payment of order {}, which this version does not know: no money was moved", payment.provider.as_str(), seen.raw_status, order.id);
+            let text = format!(
+                "{} says {} about the payment of order {}, which this version does not know: no money was moved",
+                payment.provider.as_str(),
+                seen.raw_status,
+                order.id
+            );
             alerts::flows::raise(tx, shop, format!("status:{}:{}", payment.id, seen.raw_status), text)?;
             Ok(Standing::Open)
         }
@@ -206,8 +226,11 @@ fn book(
     seen: &Seen,
     received: Amount,
 ) -> Result<(), Error> {
-    let origin =
-        Origin { provider: payment.provider, merchant: payment.merchant.clone(), provider_payment_id: seen.provider_id.clone() };
+    let origin = Origin {
+        provider: payment.provider,
+        merchant: payment.merchant.clone(),
+        provider_payment_id: seen.provider_id.clone(),
+    };
     let key = ledger::capture_key(&origin);
     if ledger::is_posted(tx, &key)? {
         return Ok(()); // Already in the books: the first time decided everything.
@@ -225,7 +248,8 @@ fn book(
         Place::Balance(_) => (vec![external, (balance, received)], Amount::zero(unit)),
         Place::Suspense(_) => (vec![external, (Account::suspense(unit), received)], Amount::zero(unit)),
     };
-    let posting = Posting::new("capture", &key, entries)?.from_provider(origin.clone()).for_payment(payment.id.as_str());
+    let posting =
+        Posting::new("capture", &key, entries)?.from_provider(origin.clone()).for_payment(payment.id.as_str());
     let posting = match &place {
         Place::Goods => posting.for_order(&order.id),
         Place::Balance(reason) => posting.for_order(&order.id).note(*reason),
@@ -249,7 +273,10 @@ fn book(
         }
         Place::Suspense(reason) => {
             ledger::suspend(tx, &posted, &origin, received, &reason)?;
-            let text = format!("{received} waits in suspense: {reason}. Assign it with `semel payment assign {} ORDER`", seen.provider_id);
+            let text = format!(
+                "{received} waits in suspense: {reason}. Assign it with `semel payment assign {} ORDER`",
+                seen.provider_id
+            );
             alerts::flows::raise(tx, shop, format!("suspense:{key}"), text)?;
         }
     }
@@ -267,7 +294,10 @@ fn place(
     received: Amount,
 ) -> Result<Place, Error> {
     if seen.price != payment.amount {
-        return Ok(Place::Suspense(format!("payment {} asks for {} there and {} here", payment.id, seen.price, payment.amount)));
+        return Ok(Place::Suspense(format!(
+            "payment {} asks for {} there and {} here",
+            payment.id, seen.price, payment.amount
+        )));
     }
     if received.currency() != payment.amount.currency() {
         return Ok(Place::Suspense(format!("payment {} came in {}", payment.id, received.currency().code())));
@@ -293,11 +323,17 @@ pub(super) fn suspend_unknown(tx: &mut Tx, shop: &Shop, rail: &Rail, seen: &Seen
         None if matches!(seen.state, SeenState::Paid | SeenState::PaidOver) => seen.price,
         _ => return Ok(false),
     };
-    if seen.test || !received.is_positive() || by_ref(tx, rail.provider(), rail.merchant(), &seen.provider_id)?.is_some() {
+    if seen.test
+        || !received.is_positive()
+        || by_ref(tx, rail.provider(), rail.merchant(), &seen.provider_id)?.is_some()
+    {
         return Ok(false);
     }
-    let origin =
-        Origin { provider: rail.provider(), merchant: rail.merchant().into(), provider_payment_id: seen.provider_id.clone() };
+    let origin = Origin {
+        provider: rail.provider(),
+        merchant: rail.merchant().into(),
+        provider_payment_id: seen.provider_id.clone(),
+    };
     let key = ledger::capture_key(&origin);
     if ledger::is_posted(tx, &key)? {
         return Ok(true);
@@ -308,7 +344,8 @@ pub(super) fn suspend_unknown(tx: &mut Tx, shop: &Shop, rail: &Rail, seen: &Seen
         (Account::suspense(unit), received),
     ];
     let reason = "no order of ours asked for it";
-    let posted = ledger::post(tx, shop, &Posting::new("capture", &key, entries)?.from_provider(origin.clone()).note(reason))?;
+    let posted =
+        ledger::post(tx, shop, &Posting::new("capture", &key, entries)?.from_provider(origin.clone()).note(reason))?;
     ledger::suspend(tx, &posted, &origin, received, reason)?;
     let text = format!(
         "{received} came by {} payment {} and {reason}. Assign it with `semel payment assign {} ORDER`",

@@ -9,10 +9,10 @@ use semel_kernel::jobs::{Claim, Ended, Job, JobError, Retry};
 use semel_kernel::outbound::Manner;
 use semel_payments::{Page, Provider, Seen, SeenState};
 
+use super::PaymentId;
 use super::flows::{self, TalkOrStore, by_ref};
 use super::settle::{settle, suspend_unknown};
 use super::talk::{self, TalkError};
-use super::PaymentId;
 use crate::ledger::{self, Origin};
 use crate::shop::Lanes;
 use crate::{Error, Shop};
@@ -62,9 +62,16 @@ impl SweepProvider {
             let answer = talk::send(shop, rail, "payment.list", Manner::Read, request).await?;
             let Page { items, next, unreadable } = rail.listed(&answer).map_err(TalkError::from)?;
             for reason in unreadable {
-                tracing::warn!(provider = self.provider.as_str(), reason, "a payment in the provider's list cannot be read");
+                tracing::warn!(
+                    provider = self.provider.as_str(),
+                    reason,
+                    "a payment in the provider's list cannot be read"
+                );
             }
-            for seen in items.into_iter().filter(|seen| matches!(seen.state, SeenState::Paid | SeenState::PaidOver | SeenState::Short)) {
+            for seen in items
+                .into_iter()
+                .filter(|seen| matches!(seen.state, SeenState::Paid | SeenState::PaidOver | SeenState::Short))
+            {
                 let provider = self.provider;
                 shop.write("sweep.book", move |tx, shop| book(tx, shop, provider, &seen, asked_at)).await?;
             }
@@ -77,7 +84,13 @@ impl SweepProvider {
     }
 }
 
-fn book(tx: &mut semel_kernel::store::Tx, shop: &Shop, provider: Provider, seen: &Seen, asked_at: Time) -> Result<(), Error> {
+fn book(
+    tx: &mut semel_kernel::store::Tx,
+    shop: &Shop,
+    provider: Provider,
+    seen: &Seen,
+    asked_at: Time,
+) -> Result<(), Error> {
     let rail = shop.rail(provider)?;
     let origin = Origin { provider, merchant: rail.merchant().into(), provider_payment_id: seen.provider_id.clone() };
     if ledger::is_posted(tx, &ledger::capture_key(&origin))? {

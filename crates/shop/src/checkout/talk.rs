@@ -46,7 +46,13 @@ fn call_of(label: &'static str, provider: Provider, manner: Manner) -> Call {
 }
 
 /// Sends `request` to `rail`'s host.
-pub async fn send(shop: &Shop, rail: &Rail, label: &'static str, manner: Manner, request: Request) -> Result<Response, TalkError> {
+pub async fn send(
+    shop: &Shop,
+    rail: &Rail,
+    label: &'static str,
+    manner: Manner,
+    request: Request,
+) -> Result<Response, TalkError> {
     Ok(shop.outbound.call(call_of(label, rail.provider(), manner), request).await?)
 }
 
@@ -63,7 +69,9 @@ pub fn job_error(provider: Provider, error: TalkError, now: Time) -> JobError {
         }
         TalkError::Said(CallError::Unclear { .. }) => JobError::Retry(text),
         // Wrong keys are mended by the owner; the payment waits for that.
-        TalkError::Said(CallError::Misconfigured { .. }) => JobError::Later { at: now + Duration::from_secs(300), text },
+        TalkError::Said(CallError::Misconfigured { .. }) => {
+            JobError::Later { at: now + Duration::from_secs(300), text }
+        }
         TalkError::Said(_) | TalkError::Unsupported(_) => JobError::DeadLetter { text, outcome: Outcome::Failed },
     }
 }

@@ -92,7 +92,8 @@ pub fn place(tx: &mut Tx, shop: &Shop, new: &NewOrder) -> Result<Placed, Error> 
         paid_at: None,
         reason: None,
     };
-    let args = args![&order.id, &order.customer, total.currency().code(), total.minor(), &order.provider, order.deadline, now];
+    let args =
+        args![&order.id, &order.customer, total.currency().code(), total.minor(), &order.provider, order.deadline, now];
     tx.later(sql::INSERT, args, Expect::Rows(1))?;
     let mut items = Vec::with_capacity(lines.len());
     for (position, (product, quantity)) in lines.into_iter().enumerate() {
@@ -134,25 +135,38 @@ pub fn place(tx: &mut Tx, shop: &Shop, new: &NewOrder) -> Result<Placed, Error> 
 
 fn wanted(items: &[NewItem]) -> Result<Vec<(ProductId, i64)>, Error> {
     if items.is_empty() || items.len() > ITEMS_AT_MOST {
-        return Err(Error::invalid("items", format!("an order has 1 to {ITEMS_AT_MOST} lines, this one has {}", items.len())));
+        return Err(Error::invalid(
+            "items",
+            format!("an order has 1 to {ITEMS_AT_MOST} lines, this one has {}", items.len()),
+        ));
     }
     let mut wanted: Vec<(ProductId, i64)> = Vec::new();
     for (index, item) in items.iter().enumerate() {
         let field = |name: &str| format!("items[{index}].{name}");
-        let id = ProductId::parse(&item.product)
-            .ok_or_else(|| Error::invalid(field("product"), "this is not the id of a product, which looks like prd_…"))?;
+        let id = ProductId::parse(&item.product).ok_or_else(|| {
+            Error::invalid(field("product"), "this is not the id of a product, which looks like prd_…")
+        })?;
         if !(1..=UNITS_AT_MOST).contains(&item.quantity) {
-            return Err(Error::invalid(field("quantity"), format!("between 1 and {UNITS_AT_MOST}, not {}", item.quantity)));
+            return Err(Error::invalid(
+                field("quantity"),
+                format!("between 1 and {UNITS_AT_MOST}, not {}", item.quantity),
+            ));
         }
         if wanted.iter().any(|(known, _)| *known == id) {
-            return Err(Error::invalid(field("product"), "this product stands in another line already; raise its quantity"));
+            return Err(Error::invalid(
+                field("product"),
+                "this product stands in another line already; raise its quantity",
+            ));
         }
         wanted.push((id, item.quantity));
     }
     Ok(wanted)
 }
 
-fn quote<'p>(wanted: &[(ProductId, i64)], products: &'p [Product]) -> Result<(Vec<(&'p Product, i64)>, Amount), Error> {
+/// Products with how many of each, and what all of them cost.
+type Quote<'p> = (Vec<(&'p Product, i64)>, Amount);
+
+fn quote<'p>(wanted: &[(ProductId, i64)], products: &'p [Product]) -> Result<Quote<'p>, Error> {
     let mut lines = Vec::with_capacity(wanted.len());
     let mut total: Option<Amount> = None;
     for (index, (id, quantity)) in wanted.iter().enumerate() {
@@ -163,7 +177,9 @@ fn quote<'p>(wanted: &[(ProductId, i64)], products: &'p [Product]) -> Result<(Ve
         let sum = product.price.times(*quantity)?;
         total = Some(match total {
             None => sum,
-            Some(before) => before.checked_add(sum).map_err(|error| Error::invalid(format!("items[{index}]"), error.to_string()))?,
+            Some(before) => {
+                before.checked_add(sum).map_err(|error| Error::invalid(format!("items[{index}]"), error.to_string()))?
+            }
         });
         lines.push((product, *quantity));
     }
@@ -244,7 +260,12 @@ pub fn items(tx: &mut Tx, order: &OrderId) -> Result<Vec<Item>, Error> {
 /// Moves `order` to `to`, if the table has such a step. The order must have been read in this transaction.
 pub fn advance(tx: &mut Tx, order: &mut Order, to: State, actor: &str, reason: Option<&str>) -> Result<(), Error> {
     let Some(event) = order.state.event_to(to) else {
-        return Err(Error::Conflict(format!("order {} is {} and cannot become {}", order.id, order.state.as_str(), to.as_str())));
+        return Err(Error::Conflict(format!(
+            "order {} is {} and cannot become {}",
+            order.id,
+            order.state.as_str(),
+            to.as_str()
+        )));
     };
     let now = tx.now();
     tx.later(sql::ADVANCE, args![&order.id, order.version, to.as_str(), reason, now], Expect::Rows(1))?;
@@ -291,7 +312,14 @@ pub fn hold_again(tx: &mut Tx, order: &Order, items: &[Item]) -> Result<bool, Er
 
 /// Gives a paid order what it bought: books the sale, turns held units into deliveries, queues the message, tells the
 /// owner, rewards the referrer. The order's account must hold its total.
-pub fn fulfil(tx: &mut Tx, shop: &Shop, order: &mut Order, items: &[Item], customer: &Customer, actor: &str) -> Result<(), Error> {
+pub fn fulfil(
+    tx: &mut Tx,
+    shop: &Shop,
+    order: &mut Order,
+    items: &[Item],
+    customer: &Customer,
+    actor: &str,
+) -> Result<(), Error> {
     advance(tx, order, State::Paid, actor, None)?;
     let zero = Amount::zero(order.currency());
     let (mut sold, mut topped) = (zero, zero);
@@ -325,7 +353,12 @@ pub fn fulfil(tx: &mut Tx, shop: &Shop, order: &mut Order, items: &[Item], custo
     }
     let now = tx.now();
     referrals::flows::reward(tx, shop, order, customer, now)?;
-    alerts::flows::raise(tx, shop, format!("sale:{}", order.id), format!("Sold: order {} for {}", order.id, order.total))?;
+    alerts::flows::raise(
+        tx,
+        shop,
+        format!("sale:{}", order.id),
+        format!("Sold: order {} for {}", order.id, order.total),
+    )?;
     let data = serde_json::json!({ "order": order.id, "total": order.total, "customer": { "telegram_id": customer.telegram_id } });
     events::flows::publish(tx, shop, "order.paid", &order.id, data, &format!("order.paid:{}", order.id))?;
     settle_state(tx, shop, order, actor)
@@ -376,7 +409,8 @@ fn give_held(tx: &mut Tx, shop: &Shop, item: &Item) -> Result<(), Error> {
         return Err(Error::Conflict(format!("{} units are held for {} of {}", found, item.id, item.quantity)));
     }
     let state = if shop.delivers_by_message() { "sending" } else { "delivered" };
-    let rows = (1..).zip(units).map(|(n, (unit, hash))| delivery(tx, shop, item, n, Some((unit.to_string(), hash)), state));
+    let rows =
+        (1..).zip(units).map(|(n, (unit, hash))| delivery(tx, shop, item, n, Some((unit.to_string(), hash)), state));
     let rows = rows.collect();
     tx.many(sql::DELIVER_MANY, rows)?;
     Ok(())
@@ -462,7 +496,9 @@ pub fn cancel(tx: &mut Tx, shop: &Shop, id: &OrderId, actor: &str, reason: &str)
     }
     if order.state != State::Pending {
         let state = order.state.as_str();
-        return Err(Error::Conflict(format!("order {id} is {state}: only an unpaid order can be cancelled; a paid one is refunded")));
+        return Err(Error::Conflict(format!(
+            "order {id} is {state}: only an unpaid order can be cancelled; a paid one is refunded"
+        )));
     }
     catalog::flows::release(tx, id)?;
     advance(tx, &mut order, State::Cancelled, actor, Some(reason))?;

@@ -50,7 +50,10 @@ async fn list(Extract(shop): Extract<Shop>, Query(filter): Query<Filter>) -> Res
     let limit = filter.limit.unwrap_or(50).clamp(1, 200);
     let state = match filter.status.as_deref() {
         None => None,
-        Some(word) => Some(State::parse(word).ok_or_else(|| Error::invalid("status", format!("{word:.40} is not a status of an order")))?),
+        Some(word) => Some(
+            State::parse(word)
+                .ok_or_else(|| Error::invalid("status", format!("{word:.40} is not a status of an order")))?,
+        ),
     };
     let before = filter.cursor.as_deref().map(order_id).transpose()?;
     let rows = shop
@@ -95,7 +98,11 @@ struct PayOtherwise {
     provider: String,
 }
 
-async fn pay(Extract(shop): Extract<Shop>, Path(id): Path<String>, Strict(body): Strict<PayOtherwise>) -> Result<Response, Problem> {
+async fn pay(
+    Extract(shop): Extract<Shop>,
+    Path(id): Path<String>,
+    Strict(body): Strict<PayOtherwise>,
+) -> Result<Response, Problem> {
     let view = checkout::flows::pay_otherwise(&shop, &order_id(&id)?, &body.provider).await?;
     Ok(Json(view).into_response())
 }
@@ -107,7 +114,11 @@ struct Cancel {
     reason: Option<String>,
 }
 
-async fn cancel(Extract(shop): Extract<Shop>, Path(id): Path<String>, Strict(body): Strict<Cancel>) -> Result<Response, Problem> {
+async fn cancel(
+    Extract(shop): Extract<Shop>,
+    Path(id): Path<String>,
+    Strict(body): Strict<Cancel>,
+) -> Result<Response, Problem> {
     let id = order_id(&id)?;
     let of = id.clone();
     let reason = body.reason.unwrap_or_else(|| "called off".into());
@@ -130,7 +141,11 @@ struct Assign {
     order: String,
 }
 
-async fn assign(Extract(shop): Extract<Shop>, Path(id): Path<String>, Strict(body): Strict<Assign>) -> Result<Response, Problem> {
+async fn assign(
+    Extract(shop): Extract<Shop>,
+    Path(id): Path<String>,
+    Strict(body): Strict<Assign>,
+) -> Result<Response, Problem> {
     let view = checkout::flows::assign(&shop, id, order_id(&body.order)?, "api".into()).await?;
     Ok(Json(view).into_response())
 }

@@ -50,7 +50,9 @@ fn write_refund(tx: &mut Tx, shop: &Shop, id: &OrderId, request: &NewRefundReque
     let mut order = order_flows::lock(tx, id)?;
     if order.state.event_to(State::RefundPending).is_none() {
         let state = order.state.as_str();
-        return Err(Error::Conflict(format!("order {id} is {state}: only a paid order without a running refund can be refunded")));
+        return Err(Error::Conflict(format!(
+            "order {id} is {state}: only a paid order without a running refund can be refunded"
+        )));
     }
     let given: i64 = tx.one(sql::GIVEN, args![id])?.get(0)?;
     let left = Amount::new(order.total.minor() - given, order.currency());
@@ -59,7 +61,10 @@ fn write_refund(tx: &mut Tx, shop: &Shop, id: &OrderId, request: &NewRefundReque
         Some(text) => Amount::parse(text, order.currency())?,
     };
     if !amount.is_positive() || amount.minor() > left.minor() {
-        return Err(Error::invalid("amount", format!("between {} and {left} can be refunded", Amount::new(1, order.currency()))));
+        return Err(Error::invalid(
+            "amount",
+            format!("between {} and {left} can be refunded", Amount::new(1, order.currency())),
+        ));
     }
     let payment = match request.to {
         Target::Balance => None,
@@ -81,7 +86,12 @@ fn write_refund(tx: &mut Tx, shop: &Shop, id: &OrderId, request: &NewRefundReque
     match payment {
         None => succeed(tx, shop, &refund, &mut order, None),
         Some(payment) => {
-            jobs::enqueue(tx, &RunRefund { refund: refund.id.clone(), order: id.clone(), provider: payment.provider }, now, &shop.chance)?;
+            jobs::enqueue(
+                tx,
+                &RunRefund { refund: refund.id.clone(), order: id.clone(), provider: payment.provider },
+                now,
+                &shop.chance,
+            )?;
             Ok(())
         }
     }
@@ -134,7 +144,13 @@ fn refundable(tx: &mut Tx, shop: &Shop, order: &Order, amount: Amount) -> Result
 }
 
 /// Books a refund whose money went back, and moves its order on.
-pub(super) fn succeed(tx: &mut Tx, shop: &Shop, refund: &Refund, order: &mut Order, payment: Option<&Payment>) -> Result<(), Error> {
+pub(super) fn succeed(
+    tx: &mut Tx,
+    shop: &Shop,
+    refund: &Refund,
+    order: &mut Order,
+    payment: Option<&Payment>,
+) -> Result<(), Error> {
     let unit = order.currency();
     let (key, amount) = (format!("refund:{}", refund.id), refund.amount);
     let items = order_flows::items(tx, &order.id)?;
@@ -195,7 +211,10 @@ pub(super) fn fail(tx: &mut Tx, shop: &Shop, refund: &Refund, order: &mut Order,
     if order.state == State::RefundPending {
         order_flows::advance(tx, order, refund.after, "refund", Some(reason))?;
     }
-    let text = format!("The refund of {} for order {} was refused: {reason}. It can still go to the balance", refund.amount, order.id);
+    let text = format!(
+        "The refund of {} for order {} was refused: {reason}. It can still go to the balance",
+        refund.amount, order.id
+    );
     alerts::flows::raise(tx, shop, format!("refund:{}", refund.id), text)
 }
 

@@ -81,7 +81,13 @@ impl Job for RunRefund {
 }
 
 impl RunRefund {
-    async fn ask(&self, shop: &Shop, refund: &Refund, payment: &Payment, customer: &Customer) -> Result<SeenRefund, TalkError> {
+    async fn ask(
+        &self,
+        shop: &Shop,
+        refund: &Refund,
+        payment: &Payment,
+        customer: &Customer,
+    ) -> Result<SeenRefund, TalkError> {
         let rail = shop.rail(self.provider).map_err(|error| TalkError::Unsupported(error.to_string()))?;
         if let Some(id) = &refund.provider_refund_id {
             let answer = talk::send(shop, rail, "refund.ask", CallManner::Read, rail.ask_refund(id)?).await?;

@@ -1,6 +1,6 @@
 //! What all features say over HTTP in one way: strict JSON in, RFC 9457 problems out, and the id of the request.
 
-mod json;
+pub mod json;
 mod problem;
 
 use std::future::Future;
@@ -32,13 +32,17 @@ impl From<crate::Error> for Problem {
                 Problem::unavailable(std::time::Duration::from_secs(2)).with_detail(inner.to_string())
             }
             crate::Error::Store(_) => Problem::internal(error),
-            crate::Error::ProviderAway { .. } => Problem::new(status, error.code(), "The provider does not answer", error.to_string())
-                .with_retry_after(std::time::Duration::from_secs(5)),
+            crate::Error::ProviderAway { .. } => {
+                Problem::new(status, error.code(), "The provider does not answer", error.to_string())
+                    .with_retry_after(std::time::Duration::from_secs(5))
+            }
             crate::Error::ProviderRefused { .. } => {
                 Problem::new(status, error.code(), "The provider refused", error.to_string())
             }
             crate::Error::NotFound { .. } => Problem::new(status, error.code(), "Not found", error.to_string()),
-            crate::Error::Invalid { .. } => Problem::new(status, error.code(), "The request does not fit", error.to_string()),
+            crate::Error::Invalid { .. } => {
+                Problem::new(status, error.code(), "The request does not fit", error.to_string())
+            }
             _ => Problem::new(status, error.code(), "Not possible now", error.to_string()),
         }
     }

@@ -1,4 +1,4 @@
-use semel_money::Currency;
+use semel_money::{Amount, Currency};
 
 use super::*;
 use crate::heleket::DEFAULT_API_URL;
