@@ -33,6 +33,12 @@ pub fn open_store(settings: &Settings, clock: Clock) -> anyhow::Result<Store> {
 /// The shop that the settings describe, on `store`.
 pub fn shop(settings: &Settings, store: Store, chance: Chance) -> anyhow::Result<Shop> {
     let outbound = outbound(settings, store.clock().clone(), chance.clone())?;
+    shop_with(settings, store, outbound, chance)
+}
+
+/// The same with an HTTP client made by hand: a test whose database's clock stands still gives one whose clock runs,
+/// because pace and breaker wait for time to pass.
+pub fn shop_with(settings: &Settings, store: Store, outbound: Outbound, chance: Chance) -> anyhow::Result<Shop> {
     let bot = settings
         .telegram
         .bot_token
@@ -43,7 +49,8 @@ pub fn shop(settings: &Settings, store: Store, chance: Chance) -> anyhow::Result
     Ok(Shop::new(ShopParts { store, outbound, chance, rails: rails(settings)?, bot, rules: rules(settings)? }))
 }
 
-fn outbound(settings: &Settings, clock: Clock, chance: Chance) -> anyhow::Result<Outbound> {
+/// The HTTP client that the settings describe.
+pub fn outbound(settings: &Settings, clock: Clock, chance: Chance) -> anyhow::Result<Outbound> {
     let proxy = settings.telegram.proxy.as_ref().map(|proxy| proxy.expose().to_owned());
     Ok(Outbound::new(clock, chance, OutboundOptions { proxy, ..OutboundOptions::default() })?)
 }

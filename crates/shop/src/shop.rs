@@ -131,6 +131,15 @@ impl Shop {
         self.store.read(label, f).await
     }
 
+    /// Runs `f`, which runs one statement, in a reading transaction: one round trip.
+    pub async fn look<T, F>(&self, label: &'static str, f: F) -> Result<T, Error>
+    where
+        F: FnMut(&mut Tx) -> Result<T, Error> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.store.look(label, f).await
+    }
+
     /// Teaches `workers` every kind of the shop's jobs.
     pub fn workers(workers: Workers<Shop>) -> Workers<Shop> {
         let workers = crate::checkout::jobs(workers);

@@ -125,6 +125,11 @@ pub fn find(tx: &mut Tx, id: &InboxId) -> Result<Option<Stored>, StoreError> {
     tx.first(sql::FIND, args![id])?.as_ref().map(stored).transpose()
 }
 
+/// The notices about one subject, the oldest first.
+pub fn about(tx: &mut Tx, subject: &str, limit: i64) -> Result<Vec<Stored>, StoreError> {
+    tx.rows(sql::ABOUT, args![subject, limit])?.iter().map(stored).collect()
+}
+
 /// Notices, the newest first: those in `state` if given, below the id `before` if given.
 pub fn list(tx: &mut Tx, state: Option<&str>, before: Option<&str>, limit: i64) -> Result<Vec<Stored>, StoreError> {
     tx.rows(sql::LIST, args![state, before, limit])?.iter().map(stored).collect()

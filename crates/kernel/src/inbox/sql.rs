@@ -8,6 +8,8 @@ crate::statements! {
     NAME = "update inbox set subject = $2 where id = $1";
     SAYS = "select says, state from inbox where id = $1";
     FIND = "select id, source, account, event_id, event, subject, body, state, reason, seen, received_at, terminal_at from inbox where id = $1";
+    ABOUT = "select id, source, account, event_id, event, subject, body, state, reason, seen, received_at, terminal_at from inbox
+        where subject = $1 order by received_at, id limit $2";
     LIST = "select id, source, account, event_id, event, subject, body, state, reason, seen, received_at, terminal_at from inbox
         where (cast($1 as text) is null or state = $1) and (cast($2 as text) is null or id < $2) order by id desc limit $3";
     REOPEN = "update inbox set state = 'received', reason = null, terminal_at = null where id = $1 and state in ('applied', 'ignored', 'quarantined')

@@ -65,6 +65,12 @@ impl Claim {
         Ok(Ended(()))
     }
 
+    /// The same for a call that the other side took, and whose end it will tell later.
+    pub fn again_as(&self, tx: &mut Tx, at: Time, outcome: Outcome) -> Result<Ended, StoreError> {
+        tx.later(sql::SET_OUTCOME, args![&self.job, self.fence, outcome.as_str()], Expect::Rows(1))?;
+        self.again(tx, at)
+    }
+
     pub(super) fn tell(&self, tx: &mut Tx, outcome: &str, detail: Option<&str>) -> Result<(), StoreError> {
         history::append(
             tx,

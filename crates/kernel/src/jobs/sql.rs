@@ -27,6 +27,7 @@ crate::statements! {
     AGAIN = "update jobs set state = 'ready', attempts = 0, owner = null, lease_until = null, error = null,
         run_at = case when pulled then semel_now() else $3 end, pulled = false
         where id = $1 and fence = $2 and state = 'running'";
+    SET_OUTCOME = "update jobs set outcome = $3 where id = $1 and fence = $2 and state = 'running'";
     FAIL = "update jobs set state = 'ready', owner = null, lease_until = null, error = $4, attempts = attempts - $5,
         run_at = case when pulled then semel_now() else $3 end, pulled = false
         where id = $1 and fence = $2 and state = 'running'";

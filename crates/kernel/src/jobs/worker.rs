@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -67,12 +68,22 @@ pub struct Workers<C> {
     kinds: HashMap<&'static str, Kind<C>>,
     lanes: Vec<&'static str>,
     on_dead: Option<OnDead>,
+    /// Jobs of this process that run now.
+    running: AtomicUsize,
 }
 
 impl<C: Clone + Send + Sync + 'static> Workers<C> {
     /// Workers without kinds.
     pub fn new(store: Store, chance: Chance, options: WorkersOptions) -> Self {
-        Self { store, chance, options, kinds: HashMap::new(), lanes: Vec::new(), on_dead: None }
+        Self {
+            store,
+            chance,
+            options,
+            kinds: HashMap::new(),
+            lanes: Vec::new(),
+            on_dead: None,
+            running: AtomicUsize::new(0),
+        }
     }
 
     /// Adds a kind.
@@ -185,10 +196,12 @@ impl<C: Clone + Send + Sync + 'static> Workers<C> {
                 () = stop.cancelled() => return Ok(()),
                 () = tokio::time::sleep(self.options.lease / 3) => {}
             }
-            // On SQLite this process is alone: nobody can take its claims, so nothing has to be renewed.
-            if self.store.engine() == Engine::Postgres {
+            // An idle program renews nothing, so an embedded database sees no statement from it.
+            if self.running.load(Ordering::SeqCst) > 0 {
                 let (owner, lease) = (self.options.owner.clone(), millis(self.options.lease));
                 self.store.single("jobs.renew", move |tx| tx.execute(sql::RENEW, args![&owner, lease])).await?;
+            }
+            if self.store.engine() == Engine::Postgres {
                 self.take_lost(None).await?;
             }
         }
@@ -227,6 +240,7 @@ impl<C: Clone + Send + Sync + 'static> Workers<C> {
 
     async fn perform(&self, payload: &str, cx: C, claim: Claim) {
         hit("job.claimed", &claim.kind);
+        let _counted = Counted::of(&self.running);
         let error = match self.kinds.get(claim.kind.as_str()) {
             None => JobError::Later {
                 at: self.store.now() + Duration::from_secs(60),
@@ -325,6 +339,22 @@ impl<C: Clone + Send + Sync + 'static> Workers<C> {
                 Ok(rows.len())
             })
             .await
+    }
+}
+
+/// One job more while it lives.
+struct Counted<'a>(&'a AtomicUsize);
+
+impl<'a> Counted<'a> {
+    fn of(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

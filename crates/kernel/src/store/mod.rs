@@ -225,10 +225,20 @@ impl Store {
         self.run(label, Mode::Read, f).await
     }
 
+    /// Like [`Store::read`] for a closure that runs **one** statement: on PostgreSQL one round trip in all.
+    pub async fn look<T, E, F>(&self, label: &'static str, f: F) -> Result<T, E>
+    where
+        F: FnMut(&mut Tx) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        self.run(label, Mode::Look, f).await
+    }
+
     /// Rows of one query, for views and pages.
     pub async fn rows(&self, label: &'static str, sql: impl Into<Sql>, args: &[Value]) -> Result<Vec<Row>, StoreError> {
         let (sql, args) = (sql.into(), args.to_vec());
-        self.run(label, Mode::Read, move |tx| tx.rows(sql, &args)).await
+        self.run(label, Mode::Look, move |tx| tx.rows(sql, &args)).await
     }
 
     /// Rows of a query whose text is only known at run time: predicates and tests. Never with foreign text.
@@ -288,4 +298,5 @@ enum Mode {
     Write,
     Single,
     Read,
+    Look,
 }

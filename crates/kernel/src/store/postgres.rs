@@ -4,6 +4,7 @@
 //! next one, and no session state at all, so a transaction pooler in between is fine. A connection that failed or
 //! fell silent is dropped; what had not reached its commit runs once more on a fresh one.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -276,7 +277,7 @@ fn perform(pool: &Pool, session: &mut Session, mode: Mode, mut work: Box<dyn Wor
                     hit("commit.before", label);
                 }
                 let committed = database.commit();
-                if mode != Mode::Read {
+                if !matches!(mode, Mode::Read | Mode::Look) {
                     hit("commit.after", label);
                 }
                 committed
@@ -330,7 +331,7 @@ fn now_of(pool: &Pool) -> Time {
 
 struct Pending {
     sql: Sql,
-    args: Vec<Value>,
+    args: Arguments,
     expect: Expect,
 }
 
@@ -344,9 +345,51 @@ struct OnPostgres<'a> {
     pending: Vec<Pending>,
 }
 
+/// The arguments of a pending statement: values, or a column of values each.
+enum Arguments {
+    Plain(Vec<Value>),
+    Columns(Vec<Vec<Value>>),
+}
+
+impl Arguments {
+    fn parameters(&self) -> Vec<(Parameter, Type)> {
+        match self {
+            Self::Plain(values) => values.iter().map(parameter).collect(),
+            Self::Columns(rows) => columns(rows),
+        }
+    }
+}
+
+fn columns(rows: &[Vec<Value>]) -> Vec<(Parameter, Type)> {
+    let count = rows.first().map_or(0, Vec::len);
+    (0..count).map(|column| array(rows.iter().map(move |row| &row[column]))).collect()
+}
+
+/// What PostgreSQL says about the division in [`Pending::checked`].
+const WRONG_COUNT: &str = "division by zero";
+
+impl Pending {
+    /// The statement, failing in the database itself when it touches another number of rows.
+    fn checked(&self) -> Cow<'static, str> {
+        match self.expect {
+            Expect::Any => Cow::Borrowed(self.sql.postgres),
+            Expect::Rows(rows) => Cow::Owned(format!(
+                "with touched as ({} returning 1) select 1 / (case when count(*) = {rows} then 1 else 0 end) from touched",
+                self.sql.postgres
+            )),
+        }
+    }
+
+    fn unexpected(&self) -> StoreError {
+        let wanted = if let Expect::Rows(rows) = self.expect { rows } else { 0 };
+        // The database told that the count is wrong, not which it was.
+        StoreError::Unexpected { statement: self.sql.postgres, wanted, found: 0 }
+    }
+}
+
 enum Piece {
     Plain(&'static str),
-    Typed(&'static str, Vec<(Parameter, Type)>),
+    Typed(Cow<'static, str>, Vec<(Parameter, Type)>),
 }
 
 type Parameter = Box<dyn ToSql + Sync>;
@@ -362,22 +405,31 @@ impl OnPostgres<'_> {
         let mut pieces = Vec::with_capacity(self.pending.len() + 3);
         let opening = !self.begun;
         if opening {
-            pieces.push(Piece::Plain(if self.mode == Mode::Read { BEGIN_READ } else { BEGIN }));
+            pieces.push(Piece::Plain(if matches!(self.mode, Mode::Read | Mode::Look) { BEGIN_READ } else { BEGIN }));
         }
         let pending = std::mem::take(&mut self.pending);
-        pieces.extend(pending.iter().map(|p| Piece::Typed(p.sql.postgres, p.args.iter().map(parameter).collect())));
+        pieces.extend(pending.iter().map(|p| {
+            let text = if then_commit { p.checked() } else { Cow::Borrowed(p.sql.postgres) };
+            Piece::Typed(text, p.args.parameters())
+        }));
         let wanted = last.is_some();
         if let Some((sql, params)) = last {
-            pieces.push(Piece::Typed(sql, params));
+            pieces.push(Piece::Typed(Cow::Borrowed(sql), params));
         }
         if then_commit {
             pieces.push(Piece::Plain("commit"));
         }
         self.begun = true;
         self.ended |= then_commit;
-        let mut answers = self.send(pieces, then_commit)?;
         let from = usize::from(opening);
-        for (position, p) in pending.iter().enumerate() {
+        let mut answers =
+            self.send(pieces, then_commit).map_err(|(position, error)| match (error, position.checked_sub(from)) {
+                (StoreError::Statement(text), Some(at)) if text == WRONG_COUNT && at < pending.len() => {
+                    pending[at].unexpected()
+                }
+                (error, _) => error,
+            })?;
+        for (position, p) in pending.iter().enumerate().filter(|_| !then_commit) {
             let found = answers.get(from + position).map_or(0, |answer| answer.1);
             if let Expect::Rows(rows) = p.expect
                 && rows != found
@@ -391,7 +443,8 @@ impl OnPostgres<'_> {
         if wanted { answers.pop().ok_or(StoreError::Closed) } else { Ok((Vec::new(), 0)) }
     }
 
-    fn send(&self, pieces: Vec<Piece>, committing: bool) -> Result<Vec<Answer>, StoreError> {
+    /// Sends all in one go. The first error is told with its position.
+    fn send(&self, pieces: Vec<Piece>, committing: bool) -> Result<Vec<Answer>, (usize, StoreError)> {
         let client = self.client;
         let limit = self.pool.statement;
         let sent = self.session.runtime.block_on(async {
@@ -400,17 +453,18 @@ impl OnPostgres<'_> {
         });
         let Ok(answers) = sent else {
             let text = format!("no answer within {} s", limit.as_secs());
-            return Err(if committing { StoreError::Unknown(text) } else { StoreError::Unavailable(text) });
+            return Err((0, if committing { StoreError::Unknown(text) } else { StoreError::Unavailable(text) }));
         };
         let mut good = Vec::with_capacity(answers.len());
-        for answer in answers {
+        for (position, answer) in answers.into_iter().enumerate() {
             match answer {
                 Ok(answer) => good.push(answer),
                 Err(error) => {
-                    return Err(match store_error(&error) {
+                    let error = match store_error(&error) {
                         StoreError::Unavailable(text) if committing => StoreError::Unknown(text),
                         other => other,
-                    });
+                    };
+                    return Err((position, error));
                 }
             }
         }
@@ -421,33 +475,23 @@ impl OnPostgres<'_> {
         if self.ended {
             return Err(StoreError::Statement(format!("a single-statement transaction ran a second one: {sql:.80}")));
         }
-        self.flush(Some((sql, params)), self.mode == Mode::Single)
+        self.flush(Some((sql, params)), matches!(self.mode, Mode::Single | Mode::Look))
     }
 
+    /// Commits. What is pending travels together with the commit: the counts are checked inside the database, where a
+    /// wrong one fails the transaction, so that the commit behind it becomes a rollback.
     fn commit(&mut self) -> Result<(), StoreError> {
         if self.ended || (!self.begun && self.pending.is_empty()) {
             return Ok(());
         }
-        // The counts decide, so they are looked at before the commit is sent.
-        if !self.pending.is_empty() {
-            let flushed = self.flush(None, false);
-            if let Err(error) = flushed {
-                // A silent connection is given up, and its transaction with it.
-                if !matches!(error, StoreError::Unavailable(_)) {
-                    self.undo();
-                }
-                return Err(error);
-            }
-        }
-        self.ended = true;
-        self.send(vec![Piece::Plain("commit")], self.mode != Mode::Read).map(|_| ())
+        self.flush(None, true).map(|_| ())
     }
 
     fn undo(&mut self) {
         self.pending.clear();
         if self.begun && !self.ended && !self.client.is_closed() {
             self.ended = true;
-            let _ = self.send(vec![Piece::Plain("rollback")], false);
+            let _ = self.send(vec![Piece::Plain("rollback")], false).map_err(|(_, error)| error);
         }
     }
 }
@@ -463,16 +507,21 @@ impl Database for OnPostgres<'_> {
     }
 
     fn later(&mut self, sql: Sql, args: Vec<Value>, expect: Expect) -> Result<(), StoreError> {
-        if self.mode == Mode::Single {
+        if matches!(self.mode, Mode::Single | Mode::Look) {
             return Err(StoreError::Statement("a single-statement transaction has no later".into()));
         }
-        self.pending.push(Pending { sql, args, expect });
+        self.pending.push(Pending { sql, args: Arguments::Plain(args), expect });
+        Ok(())
+    }
+
+    fn many_later(&mut self, sql: ManySql, rows: Vec<Vec<Value>>) -> Result<(), StoreError> {
+        let expect = Expect::Rows(rows.len() as u64);
+        self.pending.push(Pending { sql: Sql::both(sql.postgres), args: Arguments::Columns(rows), expect });
         Ok(())
     }
 
     fn many(&mut self, sql: ManySql, rows: Vec<Vec<Value>>) -> Result<Vec<Row>, StoreError> {
-        let columns = rows.first().map_or(0, Vec::len);
-        let params = (0..columns).map(|column| array(rows.iter().map(|row| &row[column]))).collect();
+        let params = columns(&rows);
         let (rows, _) = self.ask(sql.postgres, params)?;
         rows.iter().map(row_of).collect()
     }
@@ -484,7 +533,7 @@ async fn run(client: &Client, piece: Piece) -> Result<Answer, tokio_postgres::Er
     match piece {
         Piece::Plain(text) => client.batch_execute(text).await.map(|()| (Vec::new(), 0)),
         Piece::Typed(text, params) => {
-            let stream = client.query_typed_raw(text, params).await?;
+            let stream = client.query_typed_raw(&text, params).await?;
             let mut stream = std::pin::pin!(stream);
             let mut rows = Vec::new();
             while let Some(row) = stream.try_next().await? {

@@ -63,7 +63,7 @@ impl Sqlite {
     }
 
     pub(super) fn submit(&self, mode: Mode, work: Box<dyn Work>) -> Result<(), StoreError> {
-        let queue = if mode == Mode::Read { &self.readers } else { &self.writer };
+        let queue = if matches!(mode, Mode::Read | Mode::Look) { &self.readers } else { &self.writer };
         queue.try_send(work).map_err(|error| match error {
             TrySendError::Full(_) => StoreError::Busy { waited_ms: 0 },
             TrySendError::Disconnected(_) => StoreError::Closed,
@@ -302,6 +302,13 @@ impl Database for OnSqlite<'_> {
             }
             _ => Ok(()),
         }
+    }
+
+    fn many_later(&mut self, sql: ManySql, rows: Vec<Vec<Value>>) -> Result<(), StoreError> {
+        for row in rows {
+            self.later(Sql::both(sql.sqlite), row, Expect::Rows(1))?;
+        }
+        Ok(())
     }
 
     fn many(&mut self, sql: ManySql, rows: Vec<Vec<Value>>) -> Result<Vec<Row>, StoreError> {

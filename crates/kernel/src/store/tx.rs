@@ -18,6 +18,7 @@ pub(super) trait Database {
     fn execute(&mut self, sql: Sql, args: &[Value]) -> Result<u64, StoreError>;
     fn later(&mut self, sql: Sql, args: Vec<Value>, expect: Expect) -> Result<(), StoreError>;
     fn many(&mut self, sql: ManySql, rows: Vec<Vec<Value>>) -> Result<Vec<Row>, StoreError>;
+    fn many_later(&mut self, sql: ManySql, rows: Vec<Vec<Value>>) -> Result<(), StoreError>;
 }
 
 /// A transaction. Short, plain and synchronous: it does database work and nothing else, and it may run again.
@@ -79,6 +80,15 @@ impl Tx<'_> {
             Some(row) => Ok(row),
             None => Err(StoreError::Missing { statement: sql.sqlite }),
         }
+    }
+
+    /// Runs one statement for many rows whose answer nothing waits for; each row must be written.
+    pub fn many_later(&mut self, sql: ManySql, rows: Vec<Vec<Value>>) -> Result<(), StoreError> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let answer = self.database.many_later(sql, rows);
+        self.note(answer)
     }
 
     /// Runs one statement for many rows. Answers what its `returning` gave, in no promised order.

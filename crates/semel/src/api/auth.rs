@@ -34,6 +34,15 @@ impl Scope {
             _ => None,
         }
     }
+
+    /// The word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Metrics => "metrics",
+        }
+    }
 }
 
 /// Who asks.
@@ -77,9 +86,11 @@ pub(super) async fn bearer(State(doors): State<Doors>, mut request: Request, nex
         || scopes.contains(&needed)
         || (needed == Scope::Metrics && scopes.contains(&Scope::Read));
     if !enough {
-        return Err(Problem::forbidden(
-            "this token may not do that; `semel token create --scope write` makes one that may",
-        ));
+        let scope = needed.as_str();
+        return Err(Problem::forbidden(format!(
+            "this token has not the scope {scope}, which this call needs; `semel token create NAME --scope {scope}` makes one that has"
+        ))
+        .with("scope", scope));
     }
     request.extensions_mut().insert(Caller { id });
     Ok(next.run(request).await)

@@ -38,7 +38,13 @@ pub(super) fn routes(trusted: bool) -> Router<Doors> {
     router
 }
 
+const PAGE: i64 = 50;
+const LONGEST_PAGE: i64 = 200;
+const JOB_STATES: &[&str] = &["ready", "running", "done", "dead", "cancelled", "parked"];
+const INBOX_STATES: &[&str] = &["received", "applied", "ignored", "quarantined"];
+
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Page {
     state: Option<String>,
     cursor: Option<String>,
@@ -46,9 +52,35 @@ struct Page {
 }
 
 impl Page {
-    fn limit(&self) -> i64 {
-        self.limit.unwrap_or(50).clamp(1, 200)
+    fn limit(&self) -> Result<i64, Error> {
+        let limit = self.limit.unwrap_or(PAGE);
+        if (1..=LONGEST_PAGE).contains(&limit) {
+            return Ok(limit);
+        }
+        Err(misfit("limit", format!("between 1 and {LONGEST_PAGE}, not {limit}")))
     }
+
+    /// The state that is asked for: a misspelt one must not look like an empty list.
+    fn state(&self, known: &[&str]) -> Result<Option<String>, Error> {
+        match &self.state {
+            Some(word) if !known.contains(&word.as_str()) => {
+                Err(misfit("state", format!("{word:.40} is not one of {}", known.join(", "))))
+            }
+            state => Ok(state.clone()),
+        }
+    }
+
+    /// Where the page before ended, if it looks like one of ours.
+    fn cursor(&self, sound: impl Fn(&str) -> bool) -> Result<Option<String>, Error> {
+        match self.cursor.as_deref().filter(|cursor| !cursor.is_empty()) {
+            Some(cursor) if !sound(cursor) => Err(misfit("cursor", "give the next_cursor of the page before".into())),
+            cursor => Ok(cursor.map(str::to_owned)),
+        }
+    }
+}
+
+fn misfit(field: &str, reason: String) -> Error {
+    Error::Invalid { field: field.to_owned(), reason }
 }
 
 fn page(mut items: Vec<Value>, limit: i64) -> Response {
@@ -60,10 +92,11 @@ fn page(mut items: Vec<Value>, limit: i64) -> Response {
 }
 
 async fn list_inbox(State(doors): State<Doors>, Query(asked): Query<Page>) -> Result<Response, Problem> {
-    let limit = asked.limit();
+    let (limit, state) = (asked.limit()?, asked.state(INBOX_STATES)?);
+    let before = asked.cursor(|cursor| InboxId::parse(cursor).is_some())?;
     let rows = doors
         .shop
-        .read("inbox.list", move |tx| Ok(inbox::list(tx, asked.state.as_deref(), asked.cursor.as_deref(), limit + 1)?))
+        .read("inbox.list", move |tx| Ok(inbox::list(tx, state.as_deref(), before.as_deref(), limit + 1)?))
         .await?;
     let items = rows.iter().map(|row| {
         json!({
@@ -96,10 +129,11 @@ async fn replay_inbox(State(doors): State<Doors>, Path(id): Path<String>) -> Res
 }
 
 async fn list_jobs(State(doors): State<Doors>, Query(asked): Query<Page>) -> Result<Response, Problem> {
-    let limit = asked.limit();
+    let (limit, state) = (asked.limit()?, asked.state(JOB_STATES)?);
+    let before = asked.cursor(|cursor| JobId::parse(cursor).is_some())?;
     let rows = doors
         .shop
-        .read("jobs.list", move |tx| Ok(jobs::list(tx, asked.state.as_deref(), asked.cursor.as_deref(), limit + 1)?))
+        .read("jobs.list", move |tx| Ok(jobs::list(tx, state.as_deref(), before.as_deref(), limit + 1)?))
         .await?;
     Ok(page(rows.iter().map(|row| json!(row)).collect(), limit))
 }
@@ -135,6 +169,7 @@ async fn replay_payment(State(doors): State<Doors>, Path(id): Path<String>) -> R
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct VerifyQuery {
     #[serde(default)]
     at_rest: bool,
@@ -224,5 +259,5 @@ async fn revoke_token(State(doors): State<Doors>, Path(id): Path<String>) -> Res
 }
 
 fn not_there(what: &'static str, id: &str) -> Problem {
-    Error::NotFound { what, id: id.to_owned() }.into()
+    Error::NotFound { what, id: format!("{id:.80}") }.into()
 }

@@ -1,7 +1,8 @@
 //! `Idempotency-Key` on every POST: the same key gives the same answer, byte for byte.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
@@ -13,8 +14,8 @@ use sha2::{Digest, Sha256};
 
 use semel_kernel::ids::new_id;
 use semel_kernel::keys::{self, Key, Standing};
-use semel_shop::Error;
 use semel_shop::web::{KeyInHand, Problem};
+use semel_shop::{Error, Shop};
 
 use super::Doors;
 use super::auth::Caller;
@@ -22,19 +23,39 @@ use super::auth::Caller;
 const HEADER: &str = "idempotency-key";
 const REPLAYED: &str = "idempotent-replayed";
 const ANSWER_BYTES: usize = 4 * 1024 * 1024;
+/// A request seldom takes longer, whatever its key may last.
+const SOON: Duration = Duration::from_secs(2);
 
 /// The requests of this process whose key is in hand.
 #[derive(Clone, Default)]
-pub struct InHand(Arc<Mutex<HashSet<String>>>);
+pub struct InHand(Arc<Hands>);
+
+#[derive(Default)]
+struct Hands {
+    owners: Mutex<HashSet<String>>,
+    /// Begins the name of every owner of this process, so that it knows its own among those of other copies.
+    process: OnceLock<String>,
+}
 
 impl InHand {
     fn add(&self, owner: &str) -> Held {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(owner.to_owned());
+        self.0.owners.lock().unwrap_or_else(PoisonError::into_inner).insert(owner.to_owned());
         Held { of: self.clone(), owner: owner.to_owned() }
     }
 
     fn has(&self, owner: &str) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(owner)
+        self.0.owners.lock().unwrap_or_else(PoisonError::into_inner).contains(owner)
+    }
+
+    fn owner(&self, shop: &Shop) -> String {
+        let process = self.0.process.get_or_init(|| new_id("run", shop.now(), &shop.chance));
+        format!("{process}/{}", new_id("req", shop.now(), &shop.chance))
+    }
+
+    /// Whether the request `owner` still runs; nobody here knows when it belongs to another process.
+    fn runs(&self, owner: &str) -> Option<bool> {
+        let ours = self.0.process.get().is_some_and(|process| owner.starts_with(process.as_str()));
+        if self.has(owner) { Some(true) } else { ours.then_some(false) }
     }
 }
 
@@ -45,7 +66,7 @@ struct Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.of.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.owner);
+        self.of.0.owners.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.owner);
     }
 }
 
@@ -57,7 +78,10 @@ pub(super) async fn once(State(doors): State<Doors>, request: Request, next: Nex
     let text = request.headers().get(HEADER).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let sound = (1..=255).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
     if !sound {
-        return Err(Problem::bad_request(
+        return Err(Problem::new(
+            StatusCode::BAD_REQUEST,
+            "idempotency-key-needed",
+            "An Idempotency-Key is needed",
             "send an Idempotency-Key header of 1 to 255 visible ASCII characters with every POST: a repeat with the same key gets the same answer",
         ));
     }
@@ -73,7 +97,7 @@ pub(super) async fn once(State(doors): State<Doors>, request: Request, next: Nex
         scope,
         key: text_of(&parts.headers),
         fingerprint: hex::encode(hasher.finalize()),
-        owner: new_id("req", doors.shop.now(), &doors.shop.chance),
+        owner: doors.in_hand.owner(&doors.shop),
     };
     let held = doors.in_hand.add(&key.owner);
     let standing = claim(&doors, &key).await?;
@@ -82,11 +106,21 @@ pub(super) async fn once(State(doors): State<Doors>, request: Request, next: Nex
         Standing::Resume(resource) => Some(resource),
         Standing::Answered { status, body } => return Ok(stored(status, body)),
         Standing::Mismatch => {
-            return Err(Problem::unprocessable("this Idempotency-Key was used with another request; take a new one"));
+            return Err(Problem::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "idempotency-key-reused",
+                "This Idempotency-Key belongs to another request",
+                "this Idempotency-Key was used with another request; take a new key for a new request",
+            ));
         }
         Standing::Busy { wait } => {
-            return Err(Problem::conflict("the first request with this Idempotency-Key is still being answered")
-                .with_retry_after(wait));
+            return Err(Problem::new(
+                StatusCode::CONFLICT,
+                "idempotency-key-busy",
+                "The first request with this Idempotency-Key is still being answered",
+                "the first request with this Idempotency-Key is still being answered; repeat it as it is after the time in the Retry-After header",
+            )
+            .with_retry_after(wait.min(SOON)));
         }
     };
     let mut request = Request::from_parts(parts, Body::from(body));
@@ -106,17 +140,15 @@ async fn claim(doors: &Doors, key: &Key) -> Result<Standing, Problem> {
     // On SQLite every other owner is of a process that is gone; on PostgreSQL it may be another copy's.
     let alone = doors.shop.store.engine() == semel_kernel::store::Engine::Sqlite;
     let claimed = doors.shop.write("keys.claim", move |tx, _| {
-        let alive = |owner: &str| match in_hand.has(owner) {
-            true => Some(true),
-            false => alone.then_some(false),
-        };
+        let alive = |owner: &str| in_hand.runs(owner).or(alone.then_some(false));
         Ok::<_, Error>(keys::claim(tx, &key, &alive)?)
     });
     Ok(claimed.await?)
 }
 
 /// Stores an answer that ended the request for good. Refusals that began nothing free the key: the corrected request
-/// may use it. What may succeed later keeps it, so that the repeat resumes.
+/// may use it. A refusal that ended what was begun is an answer: a repeat must not find the called-off order and call it
+/// made. What may succeed later keeps the key, so that the repeat resumes.
 async fn keep(doors: &Doors, key: &Key, answer: Response) -> Result<Response, Problem> {
     let status = answer.status();
     let (parts, body) = answer.into_parts();
@@ -127,8 +159,13 @@ async fn keep(doors: &Doors, key: &Key, answer: Response) -> Result<Response, Pr
     let kept = doors
         .shop
         .write("keys.answer", move |tx, _| {
-            if done { keys::answer(tx, &key, status.as_u16(), &bytes) } else { keys::release(tx, &key).map(|()| true) }
-                .map_err(Error::from)
+            if !done {
+                keys::release(tx, &key)?;
+            }
+            if done || status.is_client_error() {
+                keys::answer(tx, &key, status.as_u16(), &bytes)?;
+            }
+            Ok::<_, Error>(())
         })
         .await;
     if let Err(error) = kept {

@@ -11,11 +11,16 @@ mod webhooks;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::middleware::from_fn_with_state;
+use axum::body::to_bytes;
+use axum::middleware::{from_fn_with_state, map_response};
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use http::header::CONTENT_TYPE;
 
 use semel_kernel::inbox::Intake;
 use semel_kernel::supervise::Supervisor;
 use semel_shop::Shop;
+use semel_shop::web::Problem;
 
 pub use auth::{Caller, Scope, hash_token};
 pub use health::Ready;
@@ -76,6 +81,7 @@ pub fn routes(doors: &Doors, trusted: bool) -> Router {
     let mut api = Router::new()
         .merge(features)
         .merge(care::routes(trusted).with_state(doors.clone()))
+        .layer(map_response(as_problem))
         .layer(from_fn_with_state(doors.clone(), idempotency::once));
     let mut watched = Router::new().merge(metrics::routes().with_state(doors.clone()));
     if !trusted {
@@ -90,4 +96,20 @@ pub fn routes(doors: &Doors, trusted: bool) -> Router {
         .merge(webhooks::routes().with_state(doors.clone()))
         .merge(health::routes().with_state(doors.clone()))
         .merge(openapi::routes())
+}
+
+/// The longest sentence of an extractor that is taken over.
+const SENTENCE_BYTES: usize = 4096;
+
+/// A query or a path that cannot be read is refused by an extractor, in plain text: the caller gets it as a problem, in
+/// the one form that all refusals have.
+async fn as_problem(answer: Response) -> Response {
+    let kind = answer.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    if answer.status() != StatusCode::BAD_REQUEST || !kind.is_some_and(|kind| kind.starts_with("text/plain")) {
+        return answer;
+    }
+    match to_bytes(answer.into_body(), SENTENCE_BYTES).await {
+        Ok(text) => Problem::bad_request(String::from_utf8_lossy(&text)).into_response(),
+        Err(_) => Problem::bad_request("the address cannot be read").into_response(),
+    }
 }

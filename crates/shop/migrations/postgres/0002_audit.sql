@@ -47,7 +47,7 @@ create view audit_payout (payout_id, user_id, currency, amount, state, hold_tx, 
 create view audit_effect (effect_id, kind, sink_class, lease, fence, request_hash, state, intent_at, ended_at) as
     select id, kind, manner, cast(null as text), fence, request_hash,
         case state when 'running' then 'sent' when 'done' then coalesce(outcome, 'unknown')
-            when 'dead' then coalesce(outcome, 'unknown') when 'cancelled' then 'failed' else 'intended' end,
+            when 'dead' then coalesce(outcome, 'unknown') when 'cancelled' then 'failed' else coalesce(outcome, 'intended') end,
         created_at, ended_at
     from jobs where manner is not null;
 

@@ -8,7 +8,7 @@ use semel_kernel::store::{Expect, StoreError, Tx, Value};
 use semel_money::Amount;
 
 use super::goods::Unit;
-use super::{Change, Goods, Imported, Kind, Levels, NewProduct, Product, ProductId, UnitId, sql};
+use super::{Change, Goods, Held, Imported, Kind, Levels, NewProduct, Product, ProductId, UnitId, sql};
 use crate::orders::{ItemId, OrderId};
 use crate::{Error, Shop};
 
@@ -239,11 +239,11 @@ pub fn burn(tx: &mut Tx, order: &OrderId) -> Result<(), Error> {
     Ok(tx.later(sql::BURN, args![order], Expect::Any)?)
 }
 
-/// The units held for a line of an order, with their fingerprints, in the order in which they came in.
-pub fn held(tx: &mut Tx, item: &ItemId) -> Result<Vec<(UnitId, String)>, Error> {
+/// All units held for an order's lines, by id.
+pub fn held_for(tx: &mut Tx, order: &OrderId) -> Result<Vec<Held>, Error> {
     let mut held = Vec::new();
-    for row in tx.rows(sql::HELD, args![item])? {
-        held.push((row.get(0)?, row.get(1)?));
+    for row in tx.rows(sql::HELD, args![order])? {
+        held.push(Held { item: row.get(0)?, unit: row.get(1)?, content_hash: row.get(2)? });
     }
     Ok(held)
 }

@@ -103,6 +103,7 @@ struct StockBody {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Page {
     cursor: Option<String>,
     limit: Option<i64>,

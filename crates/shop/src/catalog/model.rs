@@ -5,6 +5,8 @@ use semel_kernel::store::{FromValue, StoreError, Value};
 use semel_money::Amount;
 use serde::{Deserialize, Serialize};
 
+use crate::orders::ItemId;
+
 semel_kernel::id!(ProductId, "prd", "A product.");
 semel_kernel::id!(UnitId, "unt", "One unit of stock: a key, a code, an account.");
 
@@ -134,4 +136,15 @@ mod tests {
         let error = Delivery::from_value("later".into()).unwrap_err();
         assert_eq!(error.to_string(), "expected a manner of delivery, found later");
     }
+}
+
+/// A unit that is held for a line of an order.
+#[derive(Clone, Debug, serde::Deserialize)]
+pub struct Held {
+    /// The line.
+    pub item: ItemId,
+    /// The unit.
+    pub unit: UnitId,
+    /// The fingerprint of its content.
+    pub content_hash: String,
 }

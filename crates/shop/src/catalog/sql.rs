@@ -54,7 +54,8 @@ semel_kernel::statements! {
     BURN = "update units set state = 'void'
         where state = 'held' and item in (select id from items where order_id = $1)
         and not exists (select 1 from deliveries d where d.unit = units.id and d.state <> 'void')";
-    HELD = "select id, content_hash from units where item = $1 and state = 'held' order by id";
+    HELD = "select u.item, u.id, u.content_hash from units u join items i on i.id = u.item
+        where i.order_id = $1 and u.state = 'held' order by u.id";
     MARK_DELIVERED = "update units set state = 'delivered'
         where state = 'held' and item in (select id from items where order_id = $1)
         and exists (select 1 from deliveries d where d.unit = units.id and d.state <> 'void' and d.state = 'delivered')";

@@ -9,7 +9,8 @@ use semel_kernel::jobs::{Claim, Ended, Job, JobError, Retry};
 use semel_payments::{CallError, Provider};
 
 use super::flows::{self, TalkOrStore};
-use super::settle::{Standing, ask, known_ids, settle};
+use super::scene::known_ids;
+use super::settle::{Standing, ask, settle};
 use super::talk::{self, TalkError};
 use super::{Payment, PaymentId, PaymentState};
 use crate::orders::OrderId;

@@ -18,7 +18,7 @@ use crate::ledger::{self, Account, Posting};
 use crate::orders::flows::{self as order_flows, NewOrder, Placed};
 use crate::orders::{Order, OrderId, OrderView, PayBy, State};
 use crate::shop::currency;
-use crate::{Error, Shop};
+use crate::{Error, Shop, catalog};
 
 /// How soon the confirming job looks by itself, when nothing pulls it.
 pub const FIRST_LOOK: Duration = Duration::from_secs(15);
@@ -335,7 +335,8 @@ fn pay_from_balance(tx: &mut Tx, shop: &Shop, placed: Placed) -> Result<OrderId,
         ],
     )?;
     ledger::post(tx, shop, &posting.for_order(&order.id))?;
-    order_flows::fulfil(tx, shop, &mut order, &items, &customer, "balance")?;
+    let held = catalog::flows::held_for(tx, &order.id)?;
+    order_flows::fulfil(tx, shop, &mut order, &items, &held, &customer, "balance")?;
     Ok(order.id)
 }
 
@@ -365,7 +366,8 @@ pub async fn assign(
                 vec![from, (Account::order(&of, unit), order.total), (Account::customer(&order.customer, unit), rest)];
             ledger::post(tx, shop, &Posting::new("assign", key, entries)?.for_order(&of).note(format!("by {actor}")))?;
             let items = order_flows::items(tx, &of)?;
-            order_flows::fulfil(tx, shop, &mut order, &items, &customer, &actor)?;
+            let held = catalog::flows::held_for(tx, &of)?;
+            order_flows::fulfil(tx, shop, &mut order, &items, &held, &customer, &actor)?;
         } else {
             let entries = vec![from, (Account::customer(&order.customer, unit), money.amount)];
             ledger::post(

@@ -11,6 +11,7 @@ pub mod flows;
 pub mod hints;
 mod model;
 mod resolve;
+mod scene;
 mod settle;
 mod sql;
 mod sweep;

@@ -8,15 +8,14 @@ use semel_kernel::store::{Expect, Tx};
 use semel_money::Amount;
 use semel_payments::{PaymentRef, Rail, Seen, SeenState};
 
-use super::flows::{TalkOrStore, add_ref, advance, by_ref, find, lock};
-use super::hints::Says;
+use super::flows::{TalkOrStore, add_ref, advance, by_ref};
+use super::scene::{Scene, known_ids};
 use super::talk::{self, TalkError};
 use super::{Payment, PaymentId, PaymentState, sql};
-use crate::customers::{self, Customer};
 use crate::ledger::{self, Account, Origin, Posting};
 use crate::orders::flows as order_flows;
 use crate::orders::{Order, State};
-use crate::{Error, Shop, alerts, messages};
+use crate::{Error, Shop, alerts, catalog, messages};
 
 /// What asking about a payment came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,28 +24,6 @@ pub(super) enum Standing {
     Final,
     /// Ask again later.
     Open,
-}
-
-/// Under which ids the provider knows a payment: those we noted and those that waiting hints name.
-pub(super) async fn known_ids(shop: &Shop, id: &PaymentId) -> Result<(Payment, Vec<String>), Error> {
-    let of = id.clone();
-    shop.read("payment.known", move |tx| {
-        let payment = find(tx, &of)?;
-        let mut ids: Vec<String> = Vec::new();
-        for row in tx.rows(sql::REFS, args![&of])? {
-            ids.push(row.get(0)?);
-        }
-        for row in tx.rows(sql::HINTED, args![&of])? {
-            let says: Option<Says> = serde_json::from_str(&row.get::<String>(0)?).ok();
-            if let Some(id) = says.and_then(|says| says.provider_id)
-                && !ids.contains(&id)
-            {
-                ids.push(id);
-            }
-        }
-        Ok((payment, ids))
-    })
-    .await
 }
 
 /// Asks the provider about every id of a payment and settles each answer. `also` is an id to ask beside the known ones.
@@ -99,24 +76,21 @@ pub(super) fn settle(
     seen: &[Seen],
     asked_at: Time,
 ) -> Result<Standing, Error> {
-    let payment = find(tx, id)?;
-    // Everybody locks the order first, then its payment.
-    let mut order = order_flows::lock(tx, &payment.order)?;
-    let mut payment = lock(tx, id)?;
-    let customer = customers::flows::find(tx, &payment.customer)?;
+    let about: Vec<String> = seen.iter().map(|one| one.provider_id.clone()).collect();
+    let mut scene = Scene::read(tx, id, &about)?;
     let mut standing = if seen.is_empty() { Standing::Open } else { Standing::Final };
     for one in seen {
         // A notice may name one payment of ours and another one at the provider: then it is not about this one.
-        let foreign = one.ours.as_deref().is_some_and(|ours| ours != payment.id.as_str());
+        let foreign = one.ours.as_deref().is_some_and(|ours| ours != scene.payment.id.as_str());
         if foreign {
             continue;
         }
-        if payment.provider_id.as_deref() != Some(&one.provider_id) {
-            add_ref(tx, &payment, &one.provider_id)?;
-            let args = args![&payment.id, &one.provider_id, None::<String>, None::<i64>];
+        if scene.payment.provider_id.as_deref() != Some(&one.provider_id) {
+            add_ref(tx, &scene.payment, &one.provider_id)?;
+            let args = args![&scene.payment.id, &one.provider_id, None::<String>, None::<i64>];
             tx.later(sql::LINKED, args, Expect::Rows(1))?;
         }
-        if take_in(tx, shop, &mut payment, &mut order, &customer, one)? == Standing::Open {
+        if take_in(tx, shop, &mut scene, one)? == Standing::Open {
             standing = Standing::Open;
         }
     }
@@ -126,14 +100,8 @@ pub(super) fn settle(
     Ok(standing)
 }
 
-fn take_in(
-    tx: &mut Tx,
-    shop: &Shop,
-    payment: &mut Payment,
-    order: &mut Order,
-    customer: &Customer,
-    seen: &Seen,
-) -> Result<Standing, Error> {
+fn take_in(tx: &mut Tx, shop: &Shop, scene: &mut Scene, seen: &Seen) -> Result<Standing, Error> {
+    let (payment, order) = (&mut scene.payment, &scene.order);
     if seen.test {
         let text = format!("A test payment came for order {}: it is no money and buys nothing", order.id);
         alerts::flows::raise(tx, shop, format!("test:{}", payment.id), text)?;
@@ -148,23 +116,22 @@ fn take_in(
         | SeenState::RefundPending
         | SeenState::RefundFailed => {
             let received = seen.received.unwrap_or(seen.price);
-            book(tx, shop, payment, order, customer, seen, received)?;
+            book(tx, shop, scene, seen, received)?;
             Ok(Standing::Final)
         }
         SeenState::Short if seen.is_final => {
-            match seen.received {
-                Some(received) if received.is_positive() => book(tx, shop, payment, order, customer, seen, received)?,
-                _ => advance(tx, payment, PaymentState::Short, detail)?,
+            if let Some(received) = seen.received.filter(|received| received.is_positive()) {
+                book(tx, shop, scene, seen, received)?;
+                return Ok(Standing::Final);
             }
-            if seen.received.is_none() {
-                let text = format!(
-                    "{} says that too little came for order {}, not how much: look at payment {} there",
-                    payment.provider.as_str(),
-                    order.id,
-                    seen.provider_id
-                );
-                alerts::flows::raise(tx, shop, format!("short:{}", seen.provider_id), text)?;
-            }
+            advance(tx, payment, PaymentState::Short, detail)?;
+            let text = format!(
+                "{} says that too little came for order {}, not how much: look at payment {} there",
+                payment.provider.as_str(),
+                order.id,
+                seen.provider_id
+            );
+            alerts::flows::raise(tx, shop, format!("short:{}", seen.provider_id), text)?;
             Ok(Standing::Final)
         }
         SeenState::Cancelled => close(tx, payment, PaymentState::Cancelled, seen),
@@ -217,26 +184,19 @@ enum Place {
 }
 
 /// Captures a provider's payment once and places its money by the policy: goods, late, short, surplus, second.
-fn book(
-    tx: &mut Tx,
-    shop: &Shop,
-    payment: &mut Payment,
-    order: &mut Order,
-    customer: &Customer,
-    seen: &Seen,
-    received: Amount,
-) -> Result<(), Error> {
+fn book(tx: &mut Tx, shop: &Shop, scene: &mut Scene, seen: &Seen, received: Amount) -> Result<(), Error> {
+    let Scene { payment, order, customer, items, held, captured } = scene;
+    if captured.contains(&seen.provider_id) {
+        return Ok(()); // Already in the books: the first time decided everything.
+    }
+    captured.push(seen.provider_id.clone());
     let origin = Origin {
         provider: payment.provider,
         merchant: payment.merchant.clone(),
         provider_payment_id: seen.provider_id.clone(),
     };
     let key = ledger::capture_key(&origin);
-    if ledger::is_posted(tx, &key)? {
-        return Ok(()); // Already in the books: the first time decided everything.
-    }
-    let items = order_flows::items(tx, &order.id)?;
-    let place = place(tx, shop, payment, order, &items, seen, received)?;
+    let place = place(tx, shop, payment, order, items, seen, received)?;
     let unit = received.currency();
     let external = (Account::external(payment.provider, &payment.merchant, unit), received.neg());
     let balance = Account::customer(&order.customer, unit);
@@ -261,7 +221,10 @@ fn book(
     advance(tx, payment, if short { PaymentState::Short } else { PaymentState::Paid }, seen.reason.as_deref())?;
     match place {
         Place::Goods => {
-            order_flows::fulfil(tx, shop, order, &items, customer, payment.provider.as_str())?;
+            if order.state == State::Expired {
+                *held = catalog::flows::held_for(tx, &order.id)?; // Taken again by the policy just now.
+            }
+            order_flows::fulfil(tx, shop, order, items, held, customer, payment.provider.as_str())?;
             if rest.is_positive() {
                 messages::flows::notify_balance(tx, shop, customer, rest, "surplus", &key)?;
             }

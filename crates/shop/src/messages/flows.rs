@@ -6,6 +6,7 @@ use semel_kernel::jobs::{self, JobId};
 use semel_kernel::store::{Expect, Row, StoreError, Tx};
 use semel_money::Amount;
 
+use super::text::Piece;
 use super::{Body, Class, DeliverMessage, Language, Message, MessageId, MessageView, New, State, sql, text};
 use crate::customers::Customer;
 use crate::orders::{Order, OrderId};
@@ -126,10 +127,12 @@ pub fn buried(tx: &mut Tx, job: &JobId, error: &str) -> Result<(), StoreError> {
     tx.later(sql::BURY, args![job, error, now], Expect::Any)
 }
 
-/// A message by id; none when another one of the same key was there first.
-pub(super) fn find(tx: &mut Tx, id: &MessageId) -> Result<Option<Message>, StoreError> {
-    let Some(row) = tx.first(sql::FIND, args![id])? else { return Ok(None) };
-    Ok(Some(Message {
+/// A message and the goods it hands over, as they are now.
+pub(super) fn load(tx: &mut Tx, id: &MessageId) -> Result<Option<(Message, Vec<Piece>)>, StoreError> {
+    let Some(row) = tx.first(sql::LOAD, args![id])? else { return Ok(None) };
+    let goods: String = row.get(8)?;
+    let goods = serde_json::from_str(&goods).map_err(|_| StoreError::Decode { wanted: "a list of goods", found: "something else".into() })?;
+    let message = Message {
         id: row.get(0)?,
         chat_id: row.get(1)?,
         class: row.get(2)?,
@@ -138,7 +141,8 @@ pub(super) fn find(tx: &mut Tx, id: &MessageId) -> Result<Option<Message>, Store
         state: row.get(5)?,
         uncertain: row.get(6)?,
         queued_at: row.get(7)?,
-    }))
+    };
+    Ok(Some((message, goods)))
 }
 
 /// How a message ended.

@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 use semel_kernel::clock::Time;
 use semel_kernel::jobs::{Claim, Ended, Job, JobError, Manner, Outcome, Retry};
 use semel_kernel::outbound::{self, Call, Pace};
-use semel_kernel::store::Tx;
 use semel_telegram::{Bot, File, ParseMode, SendDocument, SendMessage, TEXT_LIMIT, utf16_len};
 
 use super::flows::{self, End};
@@ -20,7 +19,7 @@ use super::verdict::Verdict;
 use super::{Body, Class, Message, MessageId, State};
 use crate::orders::OrderId;
 use crate::shop::Lanes;
-use crate::{Error, Shop, alerts, catalog, orders};
+use crate::{Error, Shop, alerts, orders};
 
 /// Telegram lets a bot send 30 messages a second; evenly spaced ones below that never meet the limit.
 const PACE: Pace = Pace { per_second: 28, burst: 1 };
@@ -61,7 +60,7 @@ impl Job for DeliverMessage {
     async fn run(self, shop: &Shop, claim: Claim) -> Result<Ended, JobError> {
         let id = self.message;
         let read_at = shop.now();
-        let loaded = match shop.read("message.load", move |tx| load(tx, &id)).await {
+        let loaded = match shop.look("message.load", move |tx| Ok(flows::load(tx, &id)?)).await {
             Ok(loaded) => loaded,
             // Nothing was sent, so this try costs nothing.
             Err(Error::Store(error)) if error.is_passing() => {
@@ -84,16 +83,6 @@ impl Job for DeliverMessage {
             _ => sending.run(&goods).await,
         }
     }
-}
-
-/// The message, and its goods if it is about goods.
-fn load(tx: &mut Tx, id: &MessageId) -> Result<Option<(Message, Vec<Piece>)>, Error> {
-    let Some(message) = flows::find(tx, id)? else { return Ok(None) };
-    let goods = match &message.body {
-        Body::Goods { order, .. } => catalog::flows::contents(tx, order)?,
-        Body::Text { .. } => Vec::new(),
-    };
-    Ok(Some((message, goods)))
 }
 
 /// Ends a job that has nothing to do.

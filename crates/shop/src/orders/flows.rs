@@ -13,7 +13,7 @@ use semel_kernel::store::{Expect, Row, StoreError, Tx, Value};
 use semel_money::Amount;
 
 use super::{ExpireOrder, Item, ItemId, Order, OrderId, PayBy, State, sql};
-use crate::catalog::{self, Delivery, Kind, Product, ProductId};
+use crate::catalog::{self, Delivery, Held, Kind, Product, ProductId};
 use crate::customers::{self, Customer, CustomerId, NewCustomer};
 use crate::ledger::{self, Account, Posting};
 use crate::shop::currency;
@@ -190,19 +190,24 @@ fn entry(order: &Order) -> Entry<'_> {
     Entry { entity: "order", entity_id: order.id.as_str(), thread: Some(order.id.as_str()), ..Entry::default() }
 }
 
-pub(super) fn order_of(row: &Row) -> Result<Order, StoreError> {
-    let code: String = row.get(3)?;
+fn order_of(row: &Row) -> Result<Order, StoreError> {
+    order_at(row, 0)
+}
+
+/// Reads an order whose columns begin at `from`.
+pub(crate) fn order_at(row: &Row, from: usize) -> Result<Order, StoreError> {
+    let code: String = row.get(from + 3)?;
     Ok(Order {
-        id: row.get(0)?,
-        customer: row.get(1)?,
-        state: row.get(2)?,
-        total: Amount::new(row.get(4)?, currency(&code)?),
-        provider: row.get(5)?,
-        deadline: row.get(6)?,
-        version: row.get(7)?,
-        created_at: row.get(8)?,
-        paid_at: row.get(9)?,
-        reason: row.get(10)?,
+        id: row.get(from)?,
+        customer: row.get(from + 1)?,
+        state: row.get(from + 2)?,
+        total: Amount::new(row.get(from + 4)?, currency(&code)?),
+        provider: row.get(from + 5)?,
+        deadline: row.get(from + 6)?,
+        version: row.get(from + 7)?,
+        created_at: row.get(from + 8)?,
+        paid_at: row.get(from + 9)?,
+        reason: row.get(from + 10)?,
     })
 }
 
@@ -311,30 +316,41 @@ pub fn hold_again(tx: &mut Tx, order: &Order, items: &[Item]) -> Result<bool, Er
 }
 
 /// Gives a paid order what it bought: books the sale, turns held units into deliveries, queues the message, tells the
-/// owner, rewards the referrer. The order's account must hold its total.
+/// owner, rewards the referrer. The order's account must hold its total; `held` are the units held for its lines.
 pub fn fulfil(
     tx: &mut Tx,
     shop: &Shop,
     order: &mut Order,
     items: &[Item],
+    held: &[Held],
     customer: &Customer,
     actor: &str,
 ) -> Result<(), Error> {
     advance(tx, order, State::Paid, actor, None)?;
     let zero = Amount::zero(order.currency());
     let (mut sold, mut topped) = (zero, zero);
-    let mut goods = false;
+    let (mut count, mut rows) = (Count::default(), Vec::new());
     for item in items {
         let sum = item.price.times(item.quantity)?;
+        count.wanted += item.quantity;
         if item.kind == Kind::Topup {
             topped = topped.checked_add(sum)?;
-            let rows = (1..=item.quantity).map(|n| delivery(tx, shop, item, n, None, "delivered")).collect();
-            tx.many(sql::DELIVER_MANY, rows)?;
-        } else {
-            sold = sold.checked_add(sum)?;
-            goods |= give(tx, shop, item)?;
+            count.done += item.quantity;
+            rows.extend((1..=item.quantity).map(|n| delivery(tx, shop, item, n, None, "delivered")));
+            continue;
         }
+        sold = sold.checked_add(sum)?;
+        let units = match item.delivery {
+            Delivery::Instant => held.iter().filter(|held| held.item == item.id).cloned().collect(),
+            Delivery::MadeToOrder => take_or_promise(tx, order, item)?,
+        };
+        if item.delivery == Delivery::MadeToOrder && units.is_empty() {
+            continue;
+        }
+        rows.extend(deliveries(tx, shop, item, units)?);
+        if shop.delivers_by_message() { count.moving += item.quantity } else { count.done += item.quantity }
     }
+    tx.many_later(sql::DELIVER_MANY, rows)?;
     let posting = Posting::new(
         "sale",
         format!("sale:{}", order.id),
@@ -348,7 +364,7 @@ pub fn fulfil(
     if topped.is_positive() {
         messages::flows::notify_balance(tx, shop, customer, topped, "topup", &format!("topup:{}", order.id))?;
     }
-    if goods && shop.delivers_by_message() {
+    if count.moving > 0 {
         messages::flows::goods(tx, shop, order, customer, 1)?;
     }
     let now = tx.now();
@@ -361,12 +377,12 @@ pub fn fulfil(
     )?;
     let data = serde_json::json!({ "order": order.id, "total": order.total, "customer": { "telegram_id": customer.telegram_id } });
     events::flows::publish(tx, shop, "order.paid", &order.id, data, &format!("order.paid:{}", order.id))?;
-    settle_state(tx, shop, order, actor)
+    settle_state(tx, shop, order, &count, actor)
 }
 
-fn delivery(tx: &mut Tx, shop: &Shop, item: &Item, n: i64, unit: Option<(String, String)>, state: &str) -> Vec<Value> {
+fn delivery(tx: &Tx, shop: &Shop, item: &Item, n: i64, held: Option<Held>, state: &str) -> Vec<Value> {
     let now = tx.now();
-    let (unit, hash) = unit.map_or((None, None), |(unit, hash)| (Some(unit), Some(hash)));
+    let (unit, hash) = held.map_or((None, None), |held| (Some(held.unit), Some(held.content_hash)));
     vec![
         Value::from(new_id("dlv", now, &shop.chance)),
         Value::from(&item.id),
@@ -378,52 +394,56 @@ fn delivery(tx: &mut Tx, shop: &Shop, item: &Item, n: i64, unit: Option<(String,
     ]
 }
 
-/// Turns the units held for `item` into deliveries. What is made to order takes units that are there, or is promised.
-/// True when something is on its way.
-fn give(tx: &mut Tx, shop: &Shop, item: &Item) -> Result<bool, Error> {
-    if item.delivery == Delivery::MadeToOrder {
-        if catalog::flows::available(tx, &item.product)? < item.quantity {
-            let promised = order_promise(tx, item)?;
-            tx.later(sql::PROMISE, args![&item.id, promised], Expect::Rows(1))?;
-            return Ok(false);
-        }
-        // Another buyer may have come between the look and the hold: then the whole settlement runs again.
-        catalog::flows::hold(tx, &item.id, &item.product, item.quantity).map_err(|error| match error {
-            Error::SoldOut { .. } => Error::Store(StoreError::Contention("stock changed during the settlement".into())),
-            other => other,
-        })?;
+/// Takes the units of a line that is made to order, if they are there; else promises them, and answers none.
+fn take_or_promise(tx: &mut Tx, order: &Order, item: &Item) -> Result<Vec<Held>, Error> {
+    if catalog::flows::available(tx, &item.product)? < item.quantity {
+        let product = catalog::flows::find(tx, &item.product)?;
+        let promised = tx.now() + Duration::from_secs(u64::try_from(product.promise_s).unwrap_or(0));
+        tx.later(sql::PROMISE, args![&item.id, promised], Expect::Rows(1))?;
+        return Ok(Vec::new());
     }
-    give_held(tx, shop, item)?;
-    Ok(true)
+    // Another buyer may have come between the look and the hold: then the whole settlement runs again.
+    catalog::flows::hold(tx, &item.id, &item.product, item.quantity).map_err(|error| match error {
+        Error::SoldOut { .. } => Error::Store(StoreError::Contention("stock changed during the settlement".into())),
+        other => other,
+    })?;
+    let held = catalog::flows::held_for(tx, &order.id)?;
+    Ok(held.into_iter().filter(|held| held.item == item.id).collect())
 }
 
-fn order_promise(tx: &mut Tx, item: &Item) -> Result<Time, Error> {
-    let product = catalog::flows::find(tx, &item.product)?;
-    Ok(tx.now() + Duration::from_secs(u64::try_from(product.promise_s).unwrap_or(0)))
-}
-
-fn give_held(tx: &mut Tx, shop: &Shop, item: &Item) -> Result<(), Error> {
-    let units = catalog::flows::held(tx, &item.id)?;
+/// The deliveries that `units` become for `item`.
+fn deliveries(tx: &mut Tx, shop: &Shop, item: &Item, units: Vec<Held>) -> Result<Vec<Vec<Value>>, Error> {
     let found = i64::try_from(units.len()).unwrap_or(0);
     if found != item.quantity {
-        return Err(Error::Conflict(format!("{} units are held for {} of {}", found, item.id, item.quantity)));
+        return Err(Error::Conflict(format!("{found} units are held for {} of {}", item.quantity, item.id)));
     }
     let state = if shop.delivers_by_message() { "sending" } else { "delivered" };
-    let rows =
-        (1..).zip(units).map(|(n, (unit, hash))| delivery(tx, shop, item, n, Some((unit.to_string(), hash)), state));
-    let rows = rows.collect();
-    tx.many(sql::DELIVER_MANY, rows)?;
-    Ok(())
+    Ok((1..).zip(units).map(|(n, held)| delivery(tx, shop, item, n, Some(held), state)).collect())
+}
+
+/// How many units an order wants, how many are with the customer, how many on their way.
+#[derive(Default)]
+struct Count {
+    wanted: i64,
+    done: i64,
+    moving: i64,
+}
+
+impl Count {
+    fn read(tx: &mut Tx, order: &OrderId) -> Result<Self, Error> {
+        let mut count = Self::default();
+        for row in tx.rows(sql::COUNTS, args![order])? {
+            count.wanted += row.get::<i64>(1)?;
+            count.done += row.get::<i64>(2)?;
+            count.moving += row.get::<i64>(3)?;
+        }
+        Ok(count)
+    }
 }
 
 /// Brings the order's state up to what its deliveries say.
-fn settle_state(tx: &mut Tx, shop: &Shop, order: &mut Order, actor: &str) -> Result<(), Error> {
-    let (mut wanted, mut done, mut moving) = (0_i64, 0_i64, 0_i64);
-    for row in tx.rows(sql::COUNTS, args![&order.id])? {
-        wanted += row.get::<i64>(1)?;
-        done += row.get::<i64>(2)?;
-        moving += row.get::<i64>(3)?;
-    }
+fn settle_state(tx: &mut Tx, shop: &Shop, order: &mut Order, count: &Count, actor: &str) -> Result<(), Error> {
+    let Count { wanted, done, moving } = *count;
     let target = if done == wanted {
         State::Delivered
     } else if done > 0 && moving == 0 {
@@ -452,7 +472,8 @@ pub fn delivered(tx: &mut Tx, shop: &Shop, id: &OrderId, read_at: Time) -> Resul
     let mut order = lock(tx, id)?;
     let now = tx.now();
     tx.later(sql::DELIVERED, args![id, now, read_at], Expect::Any)?;
-    settle_state(tx, shop, &mut order, "telegram")
+    let count = Count::read(tx, id)?;
+    settle_state(tx, shop, &mut order, &count, "telegram")
 }
 
 /// Gives new units of `product` to orders that wait for them, the longest waiting first.
@@ -466,12 +487,15 @@ pub fn serve_waiting(tx: &mut Tx, shop: &Shop, product: &ProductId) -> Result<()
         let mut order = lock(tx, &id)?;
         catalog::flows::hold(tx, &item, product, quantity)?;
         let Some(item) = items(tx, &id)?.into_iter().find(|known| known.id == item) else { continue };
-        give_held(tx, shop, &item)?;
+        let held = catalog::flows::held_for(tx, &id)?.into_iter().filter(|held| held.item == item.id).collect();
+        let rows = deliveries(tx, shop, &item, held)?;
+        tx.many_later(sql::DELIVER_MANY, rows)?;
         if shop.delivers_by_message() {
             let customer = customers::flows::find(tx, &order.customer)?;
             messages::flows::goods(tx, shop, &order, &customer, order.version)?;
         }
-        settle_state(tx, shop, &mut order, "stock")?;
+        let count = Count::read(tx, &id)?;
+        settle_state(tx, shop, &mut order, &count, "stock")?;
     }
     Ok(())
 }

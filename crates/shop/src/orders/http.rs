@@ -23,8 +23,22 @@ pub fn routes() -> Router<Shop> {
         .route("/api/v1/payments/{id}/assign", post(assign))
 }
 
+const PAGE: i64 = 50;
+const LONGEST_PAGE: i64 = 200;
+const REASON_CHARS: usize = 500;
+
 fn order_id(text: &str) -> Result<OrderId, Problem> {
-    OrderId::parse(text).ok_or_else(|| Error::missing("order", text).into())
+    OrderId::parse(text).ok_or_else(|| Error::missing("order", format!("{text:.80}")).into())
+}
+
+/// Why the owner does a thing, as it stands on the timeline afterwards: short, and nothing that a database or a terminal
+/// would stumble over.
+fn reason(text: Option<String>) -> Result<Option<String>, Error> {
+    let Some(text) = text.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()) else { return Ok(None) };
+    if text.chars().count() > REASON_CHARS || text.chars().any(char::is_control) {
+        return Err(Error::invalid("reason", format!("one line of at most {REASON_CHARS} characters")));
+    }
+    Ok(Some(text))
 }
 
 async fn create(
@@ -39,6 +53,7 @@ async fn create(
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Filter {
     customer: Option<i64>,
     status: Option<String>,
@@ -47,15 +62,21 @@ struct Filter {
 }
 
 async fn list(Extract(shop): Extract<Shop>, Query(filter): Query<Filter>) -> Result<Response, Problem> {
-    let limit = filter.limit.unwrap_or(50).clamp(1, 200);
+    let limit = filter.limit.unwrap_or(PAGE);
+    if !(1..=LONGEST_PAGE).contains(&limit) {
+        return Err(Error::invalid("limit", format!("between 1 and {LONGEST_PAGE}, not {limit}")).into());
+    }
     let state = match filter.status.as_deref() {
         None => None,
-        Some(word) => Some(
-            State::parse(word)
-                .ok_or_else(|| Error::invalid("status", format!("{word:.40} is not a status of an order")))?,
+        Some(word) => Some(State::parse(word).ok_or_else(|| unknown_status(word))?),
+    };
+    let before = match filter.cursor.filter(|cursor| !cursor.is_empty()) {
+        None => None,
+        Some(cursor) => Some(
+            OrderId::parse(&cursor)
+                .ok_or_else(|| Error::invalid("cursor", "give the next_cursor of the page before"))?,
         ),
     };
-    let before = filter.cursor.as_deref().map(order_id).transpose()?;
     let rows = shop
         .read("orders.list", move |tx| {
             let customer = match filter.customer {
@@ -69,6 +90,11 @@ async fn list(Extract(shop): Extract<Shop>, Query(filter): Query<Filter>) -> Res
         })
         .await?;
     Ok(Json(page(rows, limit)).into_response())
+}
+
+fn unknown_status(word: &str) -> Error {
+    let known: Vec<&str> = State::ALL.iter().map(|state| state.as_str()).collect();
+    Error::invalid("status", format!("{word:.40} is not one of {}", known.join(", ")))
 }
 
 fn page(mut rows: Vec<Order>, limit: i64) -> serde_json::Value {
@@ -121,7 +147,7 @@ async fn cancel(
 ) -> Result<Response, Problem> {
     let id = order_id(&id)?;
     let of = id.clone();
-    let reason = body.reason.unwrap_or_else(|| "called off".into());
+    let reason = reason(body.reason)?.unwrap_or_else(|| "called off".into());
     shop.write("order.cancel", move |tx, shop| flows::cancel(tx, shop, &of, "api", &reason).map(|_| ())).await?;
     Ok(Json(OrderView::load(&shop, &id).await?).into_response())
 }
@@ -131,6 +157,7 @@ async fn refund(
     Path(id): Path<String>,
     Strict(body): Strict<refunds::NewRefundRequest>,
 ) -> Result<Response, Problem> {
+    let body = refunds::NewRefundRequest { reason: reason(body.reason)?, ..body };
     let view = refunds::flows::begin(&shop, order_id(&id)?, body, "api".into()).await?;
     Ok(Json(view).into_response())
 }
@@ -146,6 +173,10 @@ async fn assign(
     Path(id): Path<String>,
     Strict(body): Strict<Assign>,
 ) -> Result<Response, Problem> {
+    // The provider's id, in no form that we know; but no provider writes control characters.
+    if id.chars().any(char::is_control) {
+        return Err(Error::missing("unassigned payment", format!("{id:.80}")).into());
+    }
     let view = checkout::flows::assign(&shop, id, order_id(&body.order)?, "api".into()).await?;
     Ok(Json(view).into_response())
 }

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use semel_kernel::history::{self, Told};
+use semel_kernel::inbox;
 use semel_kernel::store::Tx;
 use semel_money::Amount;
 
@@ -129,7 +130,7 @@ impl OrderView {
         });
         let items = items.collect();
         let payments: Vec<PaymentView> = checkout::flows::of_order(tx, id)?.iter().map(PaymentView::from).collect();
-        let timeline = history::story(tx, id.as_str(), TIMELINE_ROWS)?;
+        let timeline = timeline(tx, id, &payments)?;
         let Order { state, total, deadline, reason, created_at, paid_at, .. } = order;
         Ok(Self {
             id: id.to_string(),
@@ -146,4 +147,27 @@ impl OrderView {
             timeline,
         })
     }
+}
+
+/// The order's history with the notices that came about its payments, in the order in which things happened.
+fn timeline(tx: &mut Tx, id: &OrderId, payments: &[PaymentView]) -> Result<Vec<Told>, Error> {
+    let mut told = history::story(tx, id.as_str(), TIMELINE_ROWS)?;
+    for payment in payments {
+        for notice in inbox::about(tx, &payment.id, TIMELINE_ROWS)? {
+            let repeats = (notice.seen > 1).then(|| format!("came {} times", notice.seen));
+            told.push(Told {
+                at: notice.received_at.to_string(),
+                entity: "notice".into(),
+                entity_id: notice.id.to_string(),
+                event: notice.event,
+                actor: Some(notice.source),
+                from: None,
+                to: Some(notice.state),
+                took_ms: None,
+                detail: notice.reason.or(repeats),
+            });
+        }
+    }
+    told.sort_by(|a, b| a.at.cmp(&b.at));
+    Ok(told)
 }

@@ -69,7 +69,7 @@ impl Job for RunRefund {
                     }
                     // A refund may be pending for days.
                     let at = tx.now() + Duration::from_secs(120);
-                    Ok::<_, Error>(claim.again(tx, at)?)
+                    Ok::<_, Error>(claim.again_as(tx, at, Outcome::Confirmed)?)
                 });
                 Ok(ended.await?)
             }

@@ -1,0 +1,1 @@
+//! The API as the developer of a bot meets it.

@@ -1,0 +1,1 @@
+//! Webhooks are hints: what the provider says when asked is what counts.

@@ -1,0 +1,10 @@
+//! Stories about the whole program as its owner, its customers and the providers see it: an application in this process
+//! on a real database, with the outside world in a box. The name of a story is the rule that it tells.
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test stops where something is wrong")]
+
+mod api;
+mod app;
+mod hints;
+mod policy;
+mod process;
+mod sales;

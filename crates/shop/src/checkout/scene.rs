@@ -1,0 +1,85 @@
+//! All that a settlement reads, in one statement.
+
+use serde::de::DeserializeOwned;
+
+use semel_kernel::args;
+use semel_kernel::store::{Row, StoreError, Tx};
+use semel_money::Amount;
+
+use super::flows::payment_of;
+use super::hints::Says;
+use super::{Payment, PaymentId, sql};
+use crate::catalog::{Delivery, Held, Kind};
+use crate::customers::Customer;
+use crate::orders::flows::order_at;
+use crate::orders::{Item, Order};
+use crate::{Error, Shop};
+
+/// A payment with its order, its customer and its goods, as they stand; the rows of order and payment are held.
+pub(super) struct Scene {
+    pub(super) payment: Payment,
+    pub(super) order: Order,
+    pub(super) customer: Customer,
+    pub(super) items: Vec<Item>,
+    pub(super) held: Vec<Held>,
+    /// The provider's ids of payments that are in the books already.
+    pub(super) captured: Vec<String>,
+}
+
+impl Scene {
+    /// Reads the scene of `id`; `seen` are the provider's ids that an answer is about.
+    pub(super) fn read(tx: &mut Tx, id: &PaymentId, seen: &[String]) -> Result<Self, Error> {
+        let wanted = serde_json::to_string(seen).unwrap_or_else(|_| "[]".into());
+        let row = tx.first(sql::SCENE, args![id, wanted])?.ok_or_else(|| Error::missing("payment", id))?;
+        let payment = payment_of(&row)?;
+        let order = order_at(&row, 15)?;
+        let customer = Customer {
+            id: row.get(26)?,
+            telegram_id: row.get(27)?,
+            email: row.get(28)?,
+            phone: row.get(29)?,
+            language: row.get(30)?,
+            referrer: row.get(31)?,
+            created_at: row.get(32)?,
+        };
+        let lines: Vec<Line> = json(&row, 33)?;
+        let items = lines.into_iter().map(|line| item_of(line, &order)).collect::<Result<_, _>>()?;
+        Ok(Self { payment, order, customer, items, held: json(&row, 34)?, captured: json(&row, 35)? })
+    }
+}
+
+type Line = (crate::orders::ItemId, crate::catalog::ProductId, String, String, String, i64, i64, i64);
+
+fn item_of(line: Line, order: &Order) -> Result<Item, StoreError> {
+    let (id, product, title, kind, delivery, price, quantity, refunded) = line;
+    let kind = Kind::parse(&kind).ok_or(StoreError::Decode { wanted: "a kind of product", found: kind })?;
+    let delivery =
+        Delivery::parse(&delivery).ok_or(StoreError::Decode { wanted: "a way of delivery", found: delivery })?;
+    let price = Amount::new(price, order.currency());
+    Ok(Item { id, product, title, kind, delivery, price, quantity, refunded, promised_at: None })
+}
+
+fn json<T: DeserializeOwned>(row: &Row, index: usize) -> Result<T, StoreError> {
+    let text: String = row.get(index)?;
+    serde_json::from_str(&text).map_err(|error| StoreError::Decode { wanted: "a list", found: error.to_string() })
+}
+
+/// A payment and the ids under which its provider knows it: those we noted and those that waiting notices name.
+pub(super) async fn known_ids(shop: &Shop, id: &PaymentId) -> Result<(Payment, Vec<String>), Error> {
+    let of = id.clone();
+    shop.look("payment.known", move |tx| {
+        let row = tx.first(sql::KNOWN, args![&of])?.ok_or_else(|| Error::missing("payment", &of))?;
+        let payment = payment_of(&row)?;
+        let mut ids: Vec<String> = json(&row, 15)?;
+        for says in json::<Vec<String>>(&row, 16)? {
+            let says: Option<Says> = serde_json::from_str(&says).ok();
+            if let Some(id) = says.and_then(|says| says.provider_id)
+                && !ids.contains(&id)
+            {
+                ids.push(id);
+            }
+        }
+        Ok((payment, ids))
+    })
+    .await
+}
