@@ -5,6 +5,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use http::StatusCode;
+use http::header::CACHE_CONTROL;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -153,9 +154,20 @@ async fn retry(
     let job = JobId::parse(&id).ok_or_else(|| not_there("job", &id))?;
     let actor = caller.map_or_else(|| "api".to_owned(), |Extension(caller)| caller.id);
     let lanes = doors.lanes.clone();
-    let retried = doors.shop.write("jobs.retry", move |tx, _| Ok(jobs::retry(tx, &job, &lanes, &actor)?)).await?;
+    let retried = doors
+        .shop
+        .write("jobs.retry", move |tx, _| {
+            if jobs::retry(tx, &job, &lanes, &actor)? {
+                return Ok(true);
+            }
+            match jobs::why(tx, &job)? {
+                Some(_) => Ok(false),
+                None => Err(Error::NotFound { what: "job", id: job.to_string() }),
+            }
+        })
+        .await?;
     if !retried {
-        return Err(Problem::conflict("there is no such job that waits or died; a running or done job is not retried"));
+        return Err(Problem::conflict("this job runs, is due already or is done: only a job that waits or died is retried"));
     }
     Ok((StatusCode::ACCEPTED, Json(json!({ "id": id, "state": "ready" }))).into_response())
 }
@@ -202,6 +214,9 @@ async fn create_token(State(doors): State<Doors>, Strict(new): Strict<NewToken>)
     if let Some(word) = new.scopes.iter().find(|word| Scope::parse(word).is_none()) {
         return Err(Problem::unprocessable(format!("scopes: {word:.40} is not one of read, write, metrics")));
     }
+    if new.scopes.is_empty() {
+        return Err(Problem::unprocessable("scopes: name at least one of read, write, metrics"));
+    }
     let secret: [u8; 32] = doors.shop.chance.bytes();
     let token = format!("semel_{}", hex::encode(secret));
     let (hash, scopes, name) = (hash_token(&token), new.scopes.join(","), new.name.clone());
@@ -218,7 +233,7 @@ async fn create_token(State(doors): State<Doors>, Strict(new): Strict<NewToken>)
         })
         .await?;
     let body = json!({ "id": id, "name": new.name, "scopes": new.scopes, "token": token });
-    Ok((StatusCode::CREATED, Json(body)).into_response())
+    Ok((StatusCode::CREATED, [(CACHE_CONTROL, "no-store")], Json(body)).into_response())
 }
 
 async fn list_tokens(State(doors): State<Doors>) -> Result<Response, Problem> {

@@ -8,7 +8,7 @@ use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use http::header::{CONTENT_TYPE, HeaderValue};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use http::{Method, StatusCode};
 use sha2::{Digest, Sha256};
 
@@ -155,7 +155,9 @@ async fn keep(doors: &Doors, key: &Key, answer: Response) -> Result<Response, Pr
     let body = to_bytes(body, ANSWER_BYTES).await.map_err(Problem::internal)?;
     let bytes = body.to_vec();
     let key = key.clone();
-    let done = status.is_success() || status == StatusCode::BAD_GATEWAY;
+    // An answer that holds a new secret is not kept: the secret is stored as a hash only.
+    let secret = parts.headers.get(CACHE_CONTROL).is_some_and(|value| value == "no-store");
+    let done = !secret && (status.is_success() || status == StatusCode::BAD_GATEWAY);
     let kept = doors
         .shop
         .write("keys.answer", move |tx, _| {

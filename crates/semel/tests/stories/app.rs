@@ -21,6 +21,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request};
 use http_body_util::{BodyExt, Full};
@@ -356,6 +358,21 @@ impl TestShop {
         self.sandbox.pay_amount(order.at(), &order.provider_id, amount).unwrap_or_else(|error| panic!("{error}"))
     }
 
+    /// Does something at YooKassa by hand, as its cabinet or another program of the same shop would.
+    pub async fn at_yookassa(&self, path: &str, body: Value) -> Value {
+        let url = self.sandbox.url();
+        let address = url.trim_start_matches("http://").parse().expect("the box has an address");
+        let account = format!("{}:{}", outside::YOOKASSA_SHOP_ID, outside::YOOKASSA_SECRET_KEY);
+        let (basic, key) = (format!("Basic {}", STANDARD.encode(account)), fresh_key());
+        let headers =
+            [("authorization", basic.as_str()), ("idempotence-key", key.as_str()), ("content-type", "application/json")];
+        let cabinet = Api { address, token: String::new() };
+        let body = body.to_string().into();
+        let answer = cabinet.send(Method::POST, &format!("/yookassa/v3{path}"), &headers, body).await;
+        assert_eq!(answer.status, 200, "YooKassa does it: {}", answer.line());
+        answer.json()
+    }
+
     /// Sends every webhook that waits, and insists that each is acknowledged; answers how many there were.
     pub async fn receive_all(&self) -> usize {
         let outcomes = self.sandbox.send_all().await;
@@ -455,11 +472,19 @@ impl TestShop {
         if texts.is_empty() { "nothing".to_owned() } else { texts.join(", ") }
     }
 
-    /// Notices in the inbox, oldest first, as `event state` with the reason after it.
+    /// Notices in the inbox as `event state` with the reason after it, sorted: a clock that stands gives them no order.
     pub async fn inbox(&self) -> Vec<String> {
-        self.store
-            .texts("select coalesce(event, '?') || ' ' || state || coalesce(': ' || reason, '') from inbox order by id")
-            .await
+        let sql = "select event || ' ' || state || coalesce(': ' || reason, '') from inbox";
+        let mut lines = self.store.texts(sql).await;
+        lines.sort();
+        lines
+    }
+
+    /// Units of a product on the shelf.
+    pub async fn available(&self, product: &str) -> i64 {
+        let (status, shown) = self.get(&format!("/api/v1/products/{product}")).await;
+        assert_eq!(status, 200, "a product is shown: {shown}");
+        shown["stock"]["available"].as_i64().unwrap_or_default()
     }
 
     /// The number that a query answers.
@@ -596,6 +621,11 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap_or(Value::Null)
     }
 
+    /// Status and body as one line.
+    pub fn line(&self) -> String {
+        format!("{} {}", self.status, String::from_utf8_lossy(&self.body))
+    }
+
     /// A header as text; empty when it is not there.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
@@ -628,9 +658,7 @@ impl Api {
 
     /// `POST` with a fresh key.
     pub async fn post(&self, path: &str, body: Value) -> (u16, Value) {
-        static KEYS: AtomicU64 = AtomicU64::new(1);
-        let key = format!("story-{}", KEYS.fetch_add(1, Ordering::SeqCst));
-        self.post_with_key(path, body, &key).await
+        self.post_with_key(path, body, &fresh_key()).await
     }
 
     /// `POST` with this key.
@@ -671,16 +699,29 @@ impl Api {
         Answer { status: parts.status.as_u16(), headers: parts.headers, body }
     }
 
-    /// Posts a webhook's bytes as this provider does, from an address of its network; answers the status. The box does not
-    /// know of it, so it is no ground truth.
-    pub async fn receive(&self, provider: Provider, body: impl Into<Bytes>) -> u16 {
+    /// Posts a webhook's bytes as this provider does, from an address of its network. The box does not know of it, so it is
+    /// no ground truth.
+    pub async fn receive(&self, provider: Provider, body: impl Into<Bytes>) -> Answer {
         let from = match provider {
             Provider::Yookassa => "185.71.76.5",
             Provider::Heleket => "31.133.220.8",
             Provider::CrystalPay => "193.141.53.171",
         };
         let headers = [("content-type", "application/json"), ("x-forwarded-for", from)];
-        self.send(Method::POST, &format!("/webhook/{provider}"), &headers, body.into()).await.status
+        self.send(Method::POST, &format!("/webhook/{provider}"), &headers, body.into()).await
+    }
+}
+
+fn fresh_key() -> String {
+    static KEYS: AtomicU64 = AtomicU64::new(1);
+    format!("story-{}", KEYS.fetch_add(1, Ordering::SeqCst))
+}
+
+/// A refusal of the API as `409 sold-out`; of what is no refusal, the whole answer.
+pub fn refusal((status, problem): &(u16, Value)) -> String {
+    match problem["type"].as_str() {
+        Some(kind) => format!("{status} {}", kind.trim_start_matches("/problems/")),
+        None => format!("{status} {problem}"),
     }
 }
 

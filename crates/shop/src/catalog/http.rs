@@ -4,13 +4,14 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use http::StatusCode;
+use semel_kernel::keys;
 use semel_money::{Amount, Currency};
 use serde::{Deserialize, Serialize};
 
 use super::{Change, Delivery, Goods, Kind, Levels, NewProduct, Product, ProductId, flows};
-use crate::web::{Problem, Strict};
+use crate::web::{KeyInHand, Problem, Strict, in_hand};
 use crate::{Error, Shop};
 
 const PAGE: i64 = 50;
@@ -151,10 +152,26 @@ struct Views {
     next_cursor: Option<ProductId>,
 }
 
-async fn create(State(shop): State<Shop>, Strict(body): Strict<NewBody>) -> Result<impl IntoResponse, Problem> {
+async fn create(
+    State(shop): State<Shop>,
+    key: Option<Extension<KeyInHand>>,
+    Strict(body): Strict<NewBody>,
+) -> Result<impl IntoResponse, Problem> {
+    let (key, resume) = in_hand(key);
+    // A request that died may have made the product before its answer was stored.
+    if let Some(made) = resume.as_deref().and_then(ProductId::parse) {
+        let product = shop.read("catalog.resume", move |tx| flows::view(tx, &made)).await?;
+        return Ok((StatusCode::CREATED, Json(View::from(product))));
+    }
     let new = body.product(shop.rules.currency)?;
-    let product = shop.write("catalog.create", move |tx, shop| flows::create(tx, shop, new.clone())).await?;
-    Ok((StatusCode::CREATED, Json(View::from(product))))
+    let made = shop.write("catalog.create", move |tx, shop| {
+        let product = flows::create(tx, shop, new.clone())?;
+        if let Some(key) = &key {
+            keys::bind(tx, key, product.id.as_str())?;
+        }
+        Ok(product)
+    });
+    Ok((StatusCode::CREATED, Json(View::from(made.await?))))
 }
 
 async fn list(

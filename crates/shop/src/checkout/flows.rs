@@ -254,12 +254,27 @@ pub async fn order(shop: &Shop, new: NewOrder, key: Option<Key>, resume: Option<
 
 /// Opens a payment for an unpaid order at a provider of the customer's choice; the earlier ones stay valid, and money
 /// that comes by them too goes to the balance.
-pub async fn pay_otherwise(shop: &Shop, id: &OrderId, provider: &str) -> Result<OrderView, Error> {
+///
+/// The payment commits together with its idempotency key; with `begun`, a request that died has written it already.
+pub async fn pay_otherwise(
+    shop: &Shop,
+    id: &OrderId,
+    provider: &str,
+    key: Option<Key>,
+    begun: bool,
+) -> Result<OrderView, Error> {
     let way = PayBy::parse(provider).ok_or_else(|| {
         Error::invalid("provider", format!("{provider:.40} is not one of yookassa, heleket, crystalpay, balance"))
     })?;
+    if begun {
+        finish_opening(shop, id).await?;
+        return OrderView::load(shop, id).await;
+    }
     let of = id.clone();
     shop.write("order.pay", move |tx, shop| {
+        if let Some(key) = &key {
+            keys::bind(tx, key, of.as_str())?;
+        }
         let mut order = order_flows::lock(tx, &of)?;
         if order.state != State::Pending {
             return Err(Error::Conflict(format!(

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::flows::{self, NewOrder};
 use super::{Order, OrderId, OrderView, State};
-use crate::web::{KeyInHand, Problem, Strict};
+use crate::web::{KeyInHand, Problem, Strict, in_hand};
 use crate::{Error, Shop, checkout, customers, refunds};
 
 /// The routes of this feature.
@@ -46,7 +46,7 @@ async fn create(
     key: Option<Extension<KeyInHand>>,
     Strict(new): Strict<NewOrder>,
 ) -> Result<Response, Problem> {
-    let (key, resume) = key.map(|Extension(hand)| (Some(hand.key), hand.resume)).unwrap_or_default();
+    let (key, resume) = in_hand(key);
     let resume = resume.as_deref().and_then(OrderId::parse);
     let view = checkout::flows::order(&shop, new, key, resume).await?;
     Ok((StatusCode::CREATED, Json(view)).into_response())
@@ -127,9 +127,11 @@ struct PayOtherwise {
 async fn pay(
     Extract(shop): Extract<Shop>,
     Path(id): Path<String>,
+    key: Option<Extension<KeyInHand>>,
     Strict(body): Strict<PayOtherwise>,
 ) -> Result<Response, Problem> {
-    let view = checkout::flows::pay_otherwise(&shop, &order_id(&id)?, &body.provider).await?;
+    let (key, resume) = in_hand(key);
+    let view = checkout::flows::pay_otherwise(&shop, &order_id(&id)?, &body.provider, key, resume.is_some()).await?;
     Ok(Json(view).into_response())
 }
 
@@ -155,10 +157,15 @@ async fn cancel(
 async fn refund(
     Extract(shop): Extract<Shop>,
     Path(id): Path<String>,
+    key: Option<Extension<KeyInHand>>,
     Strict(body): Strict<refunds::NewRefundRequest>,
 ) -> Result<Response, Problem> {
-    let body = refunds::NewRefundRequest { reason: reason(body.reason)?, ..body };
-    let view = refunds::flows::begin(&shop, order_id(&id)?, body, "api".into()).await?;
+    let (key, resume) = in_hand(key);
+    let id = order_id(&id)?;
+    let view = match resume {
+        Some(_) => OrderView::load(&shop, &id).await?, // Begun by the request that died; its job goes on by itself.
+        None => refunds::flows::begin(&shop, id, body, key, "api".into()).await?,
+    };
     Ok(Json(view).into_response())
 }
 

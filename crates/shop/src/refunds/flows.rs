@@ -3,6 +3,7 @@
 use semel_kernel::args;
 use semel_kernel::history::{self, Entry};
 use semel_kernel::jobs::{self, Job};
+use semel_kernel::keys::{self, Key};
 use semel_kernel::outbound::Manner;
 use semel_kernel::store::{Expect, Row, StoreError, Tx};
 use semel_money::Amount;
@@ -40,9 +41,22 @@ pub fn find(tx: &mut Tx, id: &RefundId) -> Result<Refund, Error> {
 }
 
 /// Begins a refund: to the balance it is done when this returns, to the provider it is on its way.
-pub async fn begin(shop: &Shop, id: OrderId, request: NewRefundRequest, actor: String) -> Result<OrderView, Error> {
+/// Its idempotency key commits with it, so that a repeat finds it begun.
+pub async fn begin(
+    shop: &Shop,
+    id: OrderId,
+    request: NewRefundRequest,
+    key: Option<Key>,
+    actor: String,
+) -> Result<OrderView, Error> {
     let of = id.clone();
-    shop.write("refund.begin", move |tx, shop| write_refund(tx, shop, &of, &request, &actor)).await?;
+    shop.write("refund.begin", move |tx, shop| {
+        if let Some(key) = &key {
+            keys::bind(tx, key, of.as_str())?;
+        }
+        write_refund(tx, shop, &of, &request, &actor)
+    })
+    .await?;
     OrderView::load(shop, &id).await
 }
 

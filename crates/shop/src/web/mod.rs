@@ -56,3 +56,8 @@ pub struct KeyInHand {
     /// What a request that died had begun under it.
     pub resume: Option<String>,
 }
+
+/// The key in hand, apart: what to bind, and what to resume.
+pub fn in_hand(key: Option<axum::Extension<KeyInHand>>) -> (Option<semel_kernel::keys::Key>, Option<String>) {
+    key.map(|axum::Extension(hand)| (Some(hand.key), hand.resume)).unwrap_or_default()
+}
