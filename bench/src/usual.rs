@@ -67,10 +67,11 @@ pub async fn database(place: &Place, server: &Postgres, name: &str) -> Result<Da
 /// Adds one waiting order for each of these ids of the provider, with a customer, stock and a referrer.
 pub async fn orders(database: &Database, provider_ids: &[String]) -> Result<()> {
     let client = pg::connect(&database.setting()).await?;
-    let text = "with given as (
+    let text = format!(
+        "with given as (
             select provider_id, k from unnest($1::text[]) with ordinality g(provider_id, k)
         ), buyers as (
-            insert into users (telegram_id, referrer_id) select 1000000000 + k, 1 + k % 20 from given returning id, telegram_id
+            insert into users (telegram_id, referrer_id) select 1000000000 + k, 1 + k % {REFERRERS} from given returning id, telegram_id
         ), bought as (
             insert into orders (user_id, status, total, currency) select id, 'pending', 499, 'RUB' from buyers returning id, user_id
         ), lines as (
@@ -80,8 +81,9 @@ pub async fn orders(database: &Database, provider_ids: &[String]) -> Result<()> 
         )
         insert into payments (order_id, provider, provider_id, status, amount)
         select bought.id, 'yookassa', given.provider_id, 'pending', 499 from given
-            join buyers on buyers.telegram_id = 1000000000 + given.k join bought on bought.user_id = buyers.id";
-    client.execute(text, &[&provider_ids]).await?;
+            join buyers on buyers.telegram_id = 1000000000 + given.k join bought on bought.user_id = buyers.id"
+    );
+    client.execute(&text, &[&provider_ids]).await?;
     client.batch_execute("vacuum analyze").await?;
     Ok(())
 }

@@ -32,7 +32,7 @@ pub fn open_store(settings: &Settings, clock: Clock) -> anyhow::Result<Store> {
 
 /// The shop that the settings describe, on `store`.
 pub fn shop(settings: &Settings, store: Store, chance: Chance) -> anyhow::Result<Shop> {
-    let outbound = outbound(settings, store.clock().clone(), chance.clone())?;
+    let outbound = Outbound::new(store.clock().clone(), chance.clone(), OutboundOptions::default())?;
     shop_with(settings, store, outbound, chance)
 }
 
@@ -46,13 +46,23 @@ pub fn shop_with(settings: &Settings, store: Store, outbound: Outbound, chance: 
         .map(|token| Bot::new(settings.telegram.api_url.as_str(), token.expose()))
         .transpose()
         .context("telegram.bot_token")?;
-    Ok(Shop::new(ShopParts { store, outbound, chance, rails: rails(settings)?, bot, rules: rules(settings)? }))
-}
-
-/// The HTTP client that the settings describe.
-pub fn outbound(settings: &Settings, clock: Clock, chance: Chance) -> anyhow::Result<Outbound> {
-    let proxy = settings.telegram.proxy.as_ref().map(|proxy| proxy.expose().to_owned());
-    Ok(Outbound::new(clock, chance, OutboundOptions { proxy, ..OutboundOptions::default() })?)
+    // The proxy is for the Bot API alone: where that is blocked, the providers' own sites are not.
+    let telegram = match &settings.telegram.proxy {
+        None => outbound.clone(),
+        Some(proxy) => {
+            let options = OutboundOptions { proxy: Some(proxy.expose().to_owned()), ..OutboundOptions::default() };
+            Outbound::new(store.clock().clone(), chance.clone(), options)?
+        }
+    };
+    Ok(Shop::new(ShopParts {
+        store,
+        outbound,
+        telegram,
+        chance,
+        rails: rails(settings)?,
+        bot,
+        rules: rules(settings)?,
+    }))
 }
 
 fn rules(settings: &Settings) -> anyhow::Result<Rules> {

@@ -72,6 +72,8 @@ pub struct ShopParts {
     pub store: Store,
     /// The one HTTP client.
     pub outbound: Outbound,
+    /// The client for the Bot API: the same, unless a proxy stands between.
+    pub telegram: Outbound,
     /// Randomness for ids and keys.
     pub chance: Chance,
     /// The configured providers.

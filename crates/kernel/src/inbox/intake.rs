@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{InboxId, Notice, Receipt, sql};
 use crate::args;
-use crate::clock::Chance;
+use crate::clock::{Chance, Time};
 use crate::ids::new_id;
 use crate::store::{Engine, Expect, Store, StoreError, Tx, Value};
 
@@ -20,7 +20,7 @@ pub struct IntakeOptions {
     /// The kind of the job that looks after a subject; pulled to now by each notice about it.
     pub pull_kind: &'static str,
     /// The kind of the job that finds out what a notice is about when no live job was pulled. Its slot is the notice's
-    /// id, its payload `{"notice": id}`.
+    /// id, its payload `{"notice": id}`; for a repeat the slot adds the minute and the payload `"again"`, its moment.
     pub resolve_kind: &'static str,
     /// The lane of both.
     pub lane: &'static str,
@@ -127,15 +127,20 @@ fn payload(id: &str) -> String {
     format!("{{\"notice\":\"{id}\"}}")
 }
 
+fn payload_again(id: &str, now: Time) -> String {
+    format!("{{\"notice\":\"{id}\",\"again\":{}}}", now.millis())
+}
+
 fn accept_one(tx: &mut Tx, row: &Prepared, options: &IntakeOptions) -> Result<Receipt, StoreError> {
     let (notice, now) = (&row.notice, tx.now());
     let known = tx.rows(sql::KNOWN, args![&notice.source, &notice.account, &notice.event_id])?;
     // Only a live row stands in the way: one that was ignored or quarantined cannot use up a true notice of its event.
-    let mut receipt = Receipt::New;
+    let (mut receipt, mut stored) = (Receipt::New, row.id.clone());
     for found in &known {
         let (hash, state): (String, String) = (found.get(0)?, found.get(1)?);
         if hash == row.hash {
             receipt = Receipt::Repeat;
+            stored = found.get(2)?;
             break;
         }
         if matches!(state.as_str(), "received" | "applied") {
@@ -173,17 +178,14 @@ fn accept_one(tx: &mut Tx, row: &Prepared, options: &IntakeOptions) -> Result<Re
         Some(subject) => crate::jobs::pull(tx, options.pull_kind, options.lane, subject)?,
         None => false,
     };
-    if receipt == Receipt::New && !pulled {
-        let args = args![
-            &row.job,
-            options.resolve_kind,
-            &row.id,
-            options.lane,
-            payload(&row.id),
-            options.attempts,
-            now,
-            None::<String>
-        ];
+    if !pulled {
+        // What seemed over may be paid after all, so a repeat looks again; at most once a minute.
+        let (slot, payload) = match receipt {
+            Receipt::New => (row.id.clone(), payload(&row.id)),
+            _ => (format!("{stored}:{}", now.millis() / 60_000), payload_again(&stored, now)),
+        };
+        let args =
+            args![&row.job, options.resolve_kind, slot, options.lane, payload, options.attempts, now, None::<String>];
         tx.later(sql::RESOLVE, args, Expect::Any)?;
     }
     Ok(receipt)

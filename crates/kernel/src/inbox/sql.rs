@@ -15,7 +15,7 @@ crate::statements! {
     REOPEN = "update inbox set state = 'received', reason = null, terminal_at = null where id = $1 and state in ('applied', 'ignored', 'quarantined')
         and not exists (select 1 from inbox other where other.source = inbox.source and other.account = inbox.account
             and other.event_id = inbox.event_id and other.id <> inbox.id and other.state in ('received', 'applied'))";
-    KNOWN = "select body_hash, state from inbox where source = $1 and account = $2 and event_id = $3";
+    KNOWN = "select body_hash, state, id from inbox where source = $1 and account = $2 and event_id = $3";
     SEEN = "update inbox set seen = seen + 1 where source = $1 and account = $2 and event_id = $3 and body_hash = $4";
     INSERT = "insert into inbox (id, source, account, event_id, event, body_hash, body, headers, peer, verified, subject, says, state, reason,
             received_at, terminal_at) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)";
@@ -24,7 +24,8 @@ crate::statements! {
 }
 
 /// The whole intake on PostgreSQL in one statement and one round trip: new rows, rows whose event came before with
-/// other bytes, repeats counted, live jobs pulled, and a resolving job for each new notice that pulled nothing.
+/// other bytes, repeats counted, live jobs pulled, and a resolving job for each notice that pulled nothing: at most one a
+/// minute for a repeat, because a payment that seemed over may be paid after all.
 /// SQLite does the same step by step in one transaction, where a step costs no round trip. Rows are written and locked
 /// in one order, so that two copies that receive the same notices do not wait for each other in a circle.
 ///
@@ -65,9 +66,15 @@ pub(super) const INTAKE: ManySql = ManySql {
             from due where j.id = due.id returning j.kind, j.slot
         ), resolving as (
             insert into jobs (id, kind, slot, lane, payload, state, max_attempts, run_at, thread, created_at)
-            select b.job, b.resolve_kind, b.id, b.lane, b.payload, 'ready', b.attempts, semel_now(), null, semel_now()
-            from batch b join fresh f on f.id = b.id
-            where not exists (select 1 from pulled p where p.kind = b.pull_kind and p.slot = b.subject)
+            select b.job, b.resolve_kind,
+                case when f.id is not null then b.id else coalesce(o.id, i.id) || ':' || (semel_now() / 60000) end, b.lane,
+                case when f.id is not null then b.payload
+                    else '{\"notice\":\"' || coalesce(o.id, i.id) || '\",\"again\":' || semel_now() || '}' end,
+                'ready', b.attempts, semel_now(), null, semel_now()
+            from batch b left join fresh f on f.id = b.id left join other o on o.id = b.id
+                left join inbox i on i.source = b.source and i.account = b.account and i.event_id = b.event_id and i.body_hash = b.body_hash
+            where coalesce(f.id, o.id, i.id) is not null
+                and not exists (select 1 from pulled p where p.kind = b.pull_kind and p.slot = b.subject)
             on conflict do nothing returning id
         )
         select b.id, case when f.id is not null then 1 when o.id is not null then 2 else 0 end

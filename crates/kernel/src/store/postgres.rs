@@ -298,6 +298,7 @@ fn perform(pool: &Pool, session: &mut Session, mode: Mode, mut work: Box<dyn Wor
         } else {
             session.client = Some(client);
         }
+        let at_commit = verdict == Verdict::Commit;
         let error = match (verdict, ended) {
             (Verdict::Commit | Verdict::Undo, Ok(())) => {
                 outcome = Ok(());
@@ -306,6 +307,8 @@ fn perform(pool: &Pool, session: &mut Session, mode: Mode, mut work: Box<dyn Wor
             (Verdict::Again(error) | Verdict::Broken(error), Ok(())) | (_, Err(error)) => error,
         };
         let again = match &error {
+            // What travelled with the commit met a change that came after the read: the closure reads anew and decides.
+            StoreError::Constraint(_) | StoreError::Unexpected { .. } => at_commit && run < 2,
             StoreError::Contention(_) => {
                 thread::sleep(Duration::from_millis(5 << run.min(5)));
                 true

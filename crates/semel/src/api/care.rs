@@ -167,7 +167,9 @@ async fn retry(
         })
         .await?;
     if !retried {
-        return Err(Problem::conflict("this job runs, is due already or is done: only a job that waits or died is retried"));
+        return Err(Problem::conflict(
+            "this job runs, is due already or is done: only a job that waits or died is retried",
+        ));
     }
     Ok((StatusCode::ACCEPTED, Json(json!({ "id": id, "state": "ready" }))).into_response())
 }

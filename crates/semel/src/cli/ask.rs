@@ -194,7 +194,12 @@ async fn product(asker: &Asker, verb: ProductVerb) -> anyhow::Result<ExitCode> {
             out::lines(&out::table(&["PRODUCT", "KIND", "PRICE", "STOCK", "TITLE"], &rows))
         }
         ProductVerb::Create { title, price, currency, kind } => {
-            let body = json!({ "title": title, "kind": kind, "price": { "amount": price, "currency": currency } });
+            let body = match currency {
+                Some(currency) => {
+                    json!({ "title": title, "kind": kind, "price": { "amount": price, "currency": currency } })
+                }
+                None => json!({ "title": title, "kind": kind, "price": { "amount": price } }),
+            };
             let answer = asker.post("/api/v1/products", body).await?;
             out::lines(&text(&answer["id"]))
         }

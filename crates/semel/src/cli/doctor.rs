@@ -111,13 +111,12 @@ async fn clock(report: &mut Report, store: &Store) -> anyhow::Result<()> {
     report.good("the clock is in step with the database")
 }
 
-fn outbound(settings: &Settings) -> anyhow::Result<Outbound> {
-    let proxy = settings.telegram.proxy.as_ref().map(|proxy| proxy.expose().to_owned());
+fn outbound(proxy: Option<String>) -> anyhow::Result<Outbound> {
     Ok(Outbound::new(Clock::system(), Chance::system(), OutboundOptions { proxy, ..OutboundOptions::default() })?)
 }
 
 async fn providers(report: &mut Report, settings: &Settings) -> anyhow::Result<()> {
-    let outbound = outbound(settings)?;
+    let outbound = outbound(None)?;
     let rails = parts::rails(settings)?;
     if rails.is_empty() {
         return report.note("no payment provider is configured: customers can pay from their balance only");
@@ -144,7 +143,7 @@ async fn telegram(report: &mut Report, settings: &Settings) -> anyhow::Result<()
         Ok(bot) => bot,
         Err(error) => return report.bad(&format!("telegram.bot_token: {error}")),
     };
-    let outbound = outbound(settings)?;
+    let outbound = outbound(settings.telegram.proxy.as_ref().map(|proxy| proxy.expose().to_owned()))?;
     match outbound.call(Call::new("doctor", "telegram", Manner::Read), bot.get_me()).await {
         Err(error) => report.bad(&format!("Telegram cannot be reached: {error}"))?,
         Ok(answer) => match bot.read::<semel_telegram::Me>(&answer) {

@@ -166,9 +166,9 @@ enum ProductVerb {
         title: String,
         /// Price of one, as in 499.00
         price: String,
-        /// Currency of the price
-        #[arg(long, default_value = "RUB")]
-        currency: String,
+        /// Currency of the price; the shop's own when left out
+        #[arg(long)]
+        currency: Option<String>,
         /// `stock` or `topup`
         #[arg(long, default_value = "stock")]
         kind: String,

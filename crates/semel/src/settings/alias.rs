@@ -34,7 +34,8 @@ static KNOWN: &[Known] = &[
     Known { name: "DB_IP_ALLOC_LOCK_ID", says: LOCKS },
     // The test suite, and a build with failpoints.
     Known { name: "SEMEL_TEST_*", says: ELSEWHERE },
-    Known { name: "SEMEL_FAILPOINTS", says: ELSEWHERE },
+    Known { name: "SEMEL_FAILPOINT", says: ELSEWHERE },
+    Known { name: "SEMEL_FAILPOINT_TRACE", says: ELSEWHERE },
     // A cluster gives these to every container when a service is called "semel".
     Known { name: "SEMEL_SERVICE_*", says: ELSEWHERE },
     Known { name: "SEMEL_PORT_*", says: ELSEWHERE },

@@ -190,8 +190,6 @@ pub struct Shop {
     pub referral_reward_bp: u32,
     /// Whether money that came late still buys the goods when these can be delivered.
     pub late_deliver: bool,
-    /// Promised time of goods that are made to order; `None` promises no time.
-    pub made_to_order_promise: Option<Duration>,
     /// Where the payment page sends the customer afterwards.
     pub return_url: Option<Url>,
 }

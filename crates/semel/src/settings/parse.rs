@@ -199,12 +199,11 @@ pub fn web_url(text: &str) -> Result<Url, String> {
 }
 
 pub fn proxy(text: &str) -> Result<String, String> {
-    let right = Url::parse(text)
-        .is_ok_and(|url| matches!(url.scheme(), "http" | "https" | "socks5" | "socks5h") && url.host().is_some());
+    let right = Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.host().is_some());
     if right {
         return Ok(text.to_owned());
     }
-    Err("is not a proxy: write http://host:port or socks5h://host:port".to_owned())
+    Err("is not a proxy: write http://host:port".to_owned())
 }
 
 /// Whether the address stays on this machine.

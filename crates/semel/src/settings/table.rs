@@ -258,7 +258,7 @@ pub static SETTINGS: &[Setting] = &[
     Setting {
         key: "telegram.proxy",
         env: "SEMEL_TELEGRAM_PROXY",
-        unit: "http, https, socks5 or socks5h address",
+        unit: "http or https address",
         secret: true,
         one_line: "Proxy between this program and the Bot API.",
         more: "Secret because it may hold a password.",
@@ -481,7 +481,7 @@ pub static SETTINGS: &[Setting] = &[
         kind: Kind::Percent,
         unit: "percent with at most two decimals, 0 to 100",
         default: Some("0"),
-        one_line: "Share of a sale that goes to whoever brought the customer.",
+        one_line: "Share of a customer's first payment that goes to whoever brought the customer.",
         more: "A refund takes the reward back.",
         ..PLAIN
     },
@@ -493,14 +493,6 @@ pub static SETTINGS: &[Setting] = &[
         default: Some("true"),
         one_line: "Whether money that came late still buys the goods when they are in stock.",
         more: "If false, or when the goods are sold out, the money goes to the customer's balance.",
-        ..PLAIN
-    },
-    Setting {
-        key: "shop.made_to_order_promise",
-        env: "SEMEL_SHOP_MADE_TO_ORDER_PROMISE",
-        kind: Kind::Duration(60, 365 * DAY),
-        unit: "duration, 1m to 365d",
-        one_line: "Time after payment in which goods made to order are promised; when not given, no time is promised.",
         ..PLAIN
     },
     Setting {

@@ -548,7 +548,7 @@ fn secrets_are_never_shown() {
         ("SEMEL_API_TOKEN", "hidden-api-token-0123456789"),
         ("SEMEL_DATABASE_URL", "postgres://semel:hidden@db/semel?password=hidden"),
         ("SEMEL_TELEGRAM_BOT_TOKEN", "123:hidden"),
-        ("SEMEL_TELEGRAM_PROXY", "socks5h://user:hidden@proxy:1080"),
+        ("SEMEL_TELEGRAM_PROXY", "http://user:hidden@proxy:1080"),
         ("SEMEL_YOOKASSA_SHOP_ID", "100500"),
         ("SEMEL_YOOKASSA_SECRET_KEY", "hidden"),
         ("SEMEL_HELEKET_MERCHANT_ID", "merchant"),

@@ -187,7 +187,6 @@ fn shop(reader: &mut Reader<'_>) -> Option<Shop> {
     let unpaid_orders_per_customer = reader.number("shop.unpaid_orders_per_customer");
     let referral_reward_bp = reader.read("shop.referral_reward_percent", parse::basis_points).unwrap_or_default();
     let late_deliver = reader.boolean("shop.late_deliver");
-    let made_to_order_promise = reader.optional_duration("shop.made_to_order_promise");
     let return_url = reader.read("shop.return_url", parse::web_url);
     Some(Shop {
         currency: currency?,
@@ -195,7 +194,6 @@ fn shop(reader: &mut Reader<'_>) -> Option<Shop> {
         unpaid_orders_per_customer,
         referral_reward_bp,
         late_deliver,
-        made_to_order_promise,
         return_url,
     })
 }

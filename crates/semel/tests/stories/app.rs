@@ -36,6 +36,7 @@ use semel::parts;
 use semel::server::{Limits, serve};
 use semel::settings::{self, Settings};
 use semel_kernel::clock::{Chance, Clock, Stopwatch, Time};
+use semel_kernel::outbound::{Outbound, OutboundOptions};
 use semel_kernel::store::{Engine, Store};
 use semel_money::{Amount, Currency};
 use semel_sandbox::{self as outside, Delivery, Options, PaymentView, Provider, Sandbox, Truth};
@@ -80,7 +81,7 @@ pub struct Program {
 impl Program {
     async fn start(listener: TcpListener, settings: Settings, store: Store, chance: Chance, running: Clock) -> Program {
         let address = listener.local_addr().expect("a bound socket has an address");
-        let outbound = parts::outbound(&settings, running, chance.clone()).expect("the HTTP client");
+        let outbound = Outbound::new(running, chance.clone(), OutboundOptions::default()).expect("the HTTP client");
         let shop = parts::shop_with(&settings, store, outbound, chance).expect("a shop of the settings");
         let app = App::of(settings, shop);
         app.prepare().await.expect("the database is prepared");
@@ -364,8 +365,11 @@ impl TestShop {
         let address = url.trim_start_matches("http://").parse().expect("the box has an address");
         let account = format!("{}:{}", outside::YOOKASSA_SHOP_ID, outside::YOOKASSA_SECRET_KEY);
         let (basic, key) = (format!("Basic {}", STANDARD.encode(account)), fresh_key());
-        let headers =
-            [("authorization", basic.as_str()), ("idempotence-key", key.as_str()), ("content-type", "application/json")];
+        let headers = [
+            ("authorization", basic.as_str()),
+            ("idempotence-key", key.as_str()),
+            ("content-type", "application/json"),
+        ];
         let cabinet = Api { address, token: String::new() };
         let body = body.to_string().into();
         let answer = cabinet.send(Method::POST, &format!("/yookassa/v3{path}"), &headers, body).await;

@@ -23,10 +23,17 @@ each_store! { ROOMS;
         let key = shop.product_with("Licence key", "990.00", &["KEY-1", "KEY-2", "KEY-3"]).await;
         for provider in PROVIDERS {
             let order = shop.sell(&key, provider).await;
+            assert!(order.url.starts_with(&shop.sandbox.url()), "the customer pays at {provider}");
             assert_eq!(shop.status(&order).await, "delivered", "{provider}");
         }
         assert_eq!(shop.delivered_to(CUSTOMER), ["KEY-1", "KEY-2", "KEY-3"]);
-        @books crystalpay:-990.00, heleket:-990.00, yookassa:-990.00, sales:+2970.00
+        expect![[r#"
+            crystalpay   -990.00 RUB
+            heleket      -990.00 RUB
+            sales       +2970.00 RUB
+            yookassa     -990.00 RUB
+        "#]]
+        .assert_eq(&shop.ledger().await);
         shop.finish().await;
     }
 
@@ -44,7 +51,11 @@ each_store! { ROOMS;
         shop.run_jobs().await;
 
         assert_eq!(shop.delivered_to(CUSTOMER), ["KEY-1"]);
-        @books yookassa:-990.00, sales:+990.00
+        expect![[r#"
+            sales     +990.00 RUB
+            yookassa  -990.00 RUB
+        "#]]
+        .assert_eq(&shop.ledger().await);
         shop.finish().await;
     }
 
@@ -128,7 +139,11 @@ each_store! { ROOMS;
         shop.run_jobs().await;
 
         assert_eq!(shop.delivered_to(CUSTOMER), ["KEY-1"]);
-        @books yookassa:-990.00, sales:+990.00
+        expect![[r#"
+            sales     +990.00 RUB
+            yookassa  -990.00 RUB
+        "#]]
+        .assert_eq(&shop.ledger().await);
         shop.finish().await;
     }
 
@@ -171,7 +186,11 @@ each_store! { ROOMS;
         shop.run_jobs().await;
 
         assert_eq!(shop.delivered_to(CUSTOMER), ["KEY-1"]);
-        @books crystalpay:-990.00, sales:+990.00
+        expect![[r#"
+            crystalpay  -990.00 RUB
+            sales       +990.00 RUB
+        "#]]
+        .assert_eq(&shop.ledger().await);
         shop.finish().await;
     }
 
@@ -189,7 +208,12 @@ each_store! { ROOMS;
         let refused = shop.post("/api/v1/orders", an_order(CUSTOMER, &key, "balance")).await;
         assert_eq!(refusal(&refused), "409 insufficient-balance");
         assert_eq!(shop.available(&key).await, 1, "a refused order holds nothing");
-        @books customer 42:+10.00, heleket:-1000.00, sales:+990.00
+        expect![[r#"
+            customer 42    +10.00 RUB
+            heleket      -1000.00 RUB
+            sales         +990.00 RUB
+        "#]]
+        .assert_eq(&shop.ledger().await);
         shop.finish().await;
     }
 
@@ -231,7 +255,13 @@ each_store! { ROOMS;
             bought.push(order);
         }
         assert_eq!(shop.balance(7).await, "99.00 RUB", "for the first purchase only");
-        @books bonus:-99.00, customer 7:+99.00, sales:+1980.00, yookassa:-1980.00
+        expect![[r#"
+            bonus         -99.00 RUB
+            customer 7    +99.00 RUB
+            sales       +1980.00 RUB
+            yookassa    -1980.00 RUB
+        "#]]
+        .assert_eq(&shop.ledger().await);
 
         shop.refund(&bought[1], "balance", None).await;
         assert_eq!(shop.balance(7).await, "99.00 RUB");
@@ -251,7 +281,12 @@ each_store! { ROOMS;
         assert_eq!(shop.balance(CUSTOMER).await, "990.00 RUB");
         assert_eq!(shop.available(&key).await, 1, "a key that was seen is not sold again");
         assert_eq!(refusal(&shop.refund(&order, "balance", None).await), "409 conflict");
-        @books crystalpay:-990.00, customer 42:+990.00, sales:0.00
+        expect![[r#"
+            crystalpay   -990.00 RUB
+            customer 42  +990.00 RUB
+            sales           0.00 RUB
+        "#]]
+        .assert_eq(&shop.ledger().await);
         shop.finish().await;
     }
 
@@ -272,7 +307,11 @@ each_store! { ROOMS;
         shop.run_jobs().await;
         assert_eq!(shop.status(&order).await, "refunded");
         assert_eq!(shop.sandbox.payment(Provider::Yookassa, &order.provider_id).unwrap().refunded, 99_000);
-        @books sales:0.00, yookassa:0.00
+        expect![[r#"
+            sales     0.00 RUB
+            yookassa  0.00 RUB
+        "#]]
+        .assert_eq(&shop.ledger().await);
         shop.finish().await;
     }
 
@@ -304,7 +343,11 @@ each_store! { ROOMS;
             shop.run_jobs().await;
             assert_eq!(shop.status(&order).await, status, "after {part}");
         }
-        @books sales:0.00, yookassa:0.00
+        expect![[r#"
+            sales     0.00 RUB
+            yookassa  0.00 RUB
+        "#]]
+        .assert_eq(&shop.ledger().await);
         shop.finish().await;
     }
 
@@ -352,7 +395,13 @@ each_store! { ROOMS;
         shop.run_jobs().await;
 
         assert_eq!(shop.delivered_to(CUSTOMER), ["KEY-1"]);
-        @books customer 42:+990.00, heleket:-990.00, sales:+990.00, yookassa:-990.00
+        expect![[r#"
+            customer 42  +990.00 RUB
+            heleket      -990.00 RUB
+            sales        +990.00 RUB
+            yookassa     -990.00 RUB
+        "#]]
+        .assert_eq(&shop.ledger().await);
         shop.finish().await;
     }
 
@@ -375,7 +424,12 @@ each_store! { ROOMS;
             shop.run_jobs().await;
             assert_eq!(shop.status(&order).await, "delivered", "{}", provider.as_str());
         }
-        @books heleket:-990.00, sales:+1980.00, yookassa:-990.00
+        expect![[r#"
+            heleket    -990.00 RUB
+            sales     +1980.00 RUB
+            yookassa   -990.00 RUB
+        "#]]
+        .assert_eq(&shop.ledger().await);
         shop.finish().await;
     }
 }

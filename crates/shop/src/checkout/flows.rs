@@ -322,6 +322,9 @@ async fn finish_opening(shop: &Shop, id: &OrderId) -> Result<(), Error> {
 
 /// Ends a payment that the provider would not open; its order is called off when it has no other.
 pub(super) fn refused(tx: &mut Tx, shop: &Shop, id: &PaymentId, text: &str) -> Result<(), Error> {
+    // Everybody holds the order's row first, then its payment's.
+    let of = find(tx, id)?.order;
+    let order = order_flows::lock(tx, &of)?;
     let mut payment = lock(tx, id)?;
     if payment.state != PaymentState::Created {
         return Ok(());
@@ -332,7 +335,6 @@ pub(super) fn refused(tx: &mut Tx, shop: &Shop, id: &PaymentId, text: &str) -> R
     if others.iter().any(open) {
         return Ok(());
     }
-    let order = order_flows::find(tx, &payment.order)?;
     if order.state == State::Pending {
         order_flows::cancel(tx, shop, &payment.order, payment.provider.as_str(), text)?;
     }

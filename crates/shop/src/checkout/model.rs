@@ -62,6 +62,13 @@ states! {
     }
 }
 
+impl PaymentState {
+    /// Whether the money came: nothing that a provider says about the payment itself changes that.
+    pub fn has_money(self) -> bool {
+        matches!(self, Self::Paid | Self::Refunded)
+    }
+}
+
 /// A payment's row.
 #[derive(Clone, Debug)]
 pub struct Payment {

@@ -7,13 +7,14 @@ use serde::{Deserialize, Serialize};
 use semel_kernel::inbox::{self, InboxId};
 use semel_kernel::jobs::{Claim, Ended, Job, JobError, Retry};
 use semel_kernel::outbound::Manner;
-use semel_payments::{PaymentRef, Seen};
+use semel_kernel::store::Tx;
+use semel_payments::{PaymentRef, Provider, Seen};
 
-use super::PaymentId;
 use super::flows::{self, TalkOrStore, by_ref};
 use super::hints::Says;
 use super::settle::{ask_and_settle, suspend_unknown};
 use super::talk::{self, TalkError};
+use super::{Payment, PaymentId};
 use crate::shop::Lanes;
 use crate::{Error, Shop, refunds};
 
@@ -46,7 +47,7 @@ impl Job for ResolveHint {
         let Some((says, state)) = stored else {
             return end(shop, &self.notice, &claim, "ignored", Some("the notice cannot be read")).await;
         };
-        if state != "received" {
+        if state != "received" && self.again.is_none() {
             return end(shop, &self.notice, &claim, "applied", None).await;
         }
         let provider = says.provider;
@@ -82,21 +83,12 @@ impl ResolveHint {
         let rail = shop.rail(says.provider)?;
         let (merchant, ours) = (rail.merchant().to_owned(), says.ours.as_deref().and_then(PaymentId::parse));
         let (provider, of) = (says.provider, provider_id.clone());
-        let payment = shop
-            .read("hint.match", move |tx| match by_ref(tx, provider, &merchant, &of)? {
-                Some(payment) => Ok(Some(payment)),
-                None => match &ours {
-                    Some(ours) => match flows::find(tx, ours) {
-                        Ok(payment) => Ok(Some(payment.id)),
-                        Err(Error::NotFound { .. }) => Ok(None),
-                        Err(error) => Err(error),
-                    },
-                    None => Ok(None),
-                },
-            })
-            .await?;
-        if let Some(payment) = payment {
-            ask_and_settle(shop, &payment, Some(provider_id)).await?;
+        let found = shop.read("hint.match", move |tx| find(tx, provider, &merchant, &of, ours.as_ref())).await?;
+        if let Some(payment) = found {
+            // The money of a repeat's payment may be in the books: then it has nothing to tell.
+            if self.again.is_none() || !payment.state.has_money() {
+                ask_and_settle(shop, &payment.id, Some(provider_id)).await?;
+            }
             return Ok(Found::Applied);
         }
         let request = rail.ask(&PaymentRef::ProviderId(provider_id)).map_err(TalkError::from)?;
@@ -107,14 +99,33 @@ impl ResolveHint {
         }
     }
 
-    async fn unknown(&self, shop: &Shop, seen: Seen, provider: semel_payments::Provider) -> Result<Found, TalkOrStore> {
+    async fn unknown(&self, shop: &Shop, seen: Seen, provider: Provider) -> Result<Found, TalkOrStore> {
         let taken =
             shop.write("hint.suspend", move |tx, shop| suspend_unknown(tx, shop, shop.rail(provider)?, &seen)).await?;
         Ok(if taken { Found::Applied } else { Found::Nothing("not a payment of ours, and no money came by it") })
     }
 }
 
-fn inbox_row(tx: &mut semel_kernel::store::Tx, id: &InboxId) -> Result<Option<(Says, String)>, Error> {
+/// The payment of ours that a notice is about: by the provider's id, else by the id of ours that it carries.
+fn find(
+    tx: &mut Tx,
+    provider: Provider,
+    merchant: &str,
+    of: &str,
+    ours: Option<&PaymentId>,
+) -> Result<Option<Payment>, Error> {
+    let known = by_ref(tx, provider, merchant, of)?;
+    match known.as_ref().or(ours) {
+        None => Ok(None),
+        Some(id) => match flows::find(tx, id) {
+            Ok(payment) => Ok(Some(payment)),
+            Err(Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        },
+    }
+}
+
+fn inbox_row(tx: &mut Tx, id: &InboxId) -> Result<Option<(Says, String)>, Error> {
     let Some((says, state)) = inbox::says(tx, id)? else { return Ok(None) };
     Ok(serde_json::from_str(&says).ok().map(|says| (says, state)))
 }

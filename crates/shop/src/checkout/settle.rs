@@ -216,7 +216,10 @@ fn book(tx: &mut Tx, shop: &Shop, scene: &mut Scene, seen: &Seen, received: Amou
         Place::Suspense(reason) => posting.note(reason.clone()),
     };
     let posted = ledger::post(tx, shop, &posting)?;
-    tx.later(sql::RECEIVED, args![&payment.id, received.minor()], Expect::Rows(1))?;
+    // A sum in another currency waits in suspense; a payment counts its own only.
+    if unit == payment.amount.currency() {
+        tx.later(sql::RECEIVED, args![&payment.id, received.minor()], Expect::Rows(1))?;
+    }
     let short = matches!(place, Place::Balance("short"));
     advance(tx, payment, if short { PaymentState::Short } else { PaymentState::Paid }, seen.reason.as_deref())?;
     match place {

@@ -131,7 +131,8 @@ pub fn buried(tx: &mut Tx, job: &JobId, error: &str) -> Result<(), StoreError> {
 pub(super) fn load(tx: &mut Tx, id: &MessageId) -> Result<Option<(Message, Vec<Piece>)>, StoreError> {
     let Some(row) = tx.first(sql::LOAD, args![id])? else { return Ok(None) };
     let goods: String = row.get(8)?;
-    let goods = serde_json::from_str(&goods).map_err(|_| StoreError::Decode { wanted: "a list of goods", found: "something else".into() })?;
+    let goods = serde_json::from_str(&goods)
+        .map_err(|_| StoreError::Decode { wanted: "a list of goods", found: "something else".into() })?;
     let message = Message {
         id: row.get(0)?,
         chat_id: row.get(1)?,

@@ -117,7 +117,7 @@ impl Sending<'_> {
             Verdict::NotYet { at, text } => self.not_yet(at, text).await,
             Verdict::Silence { seconds } => {
                 let until = self.shop.now() + Duration::from_secs(seconds);
-                self.shop.outbound.pause_host(&host_key(bot), until);
+                self.shop.telegram.pause_host(&host_key(bot), until);
                 self.not_yet(Some(until), format!("Telegram asks for {seconds} s of silence")).await
             }
             Verdict::BadToken { text } => self.bad_token(text).await,
@@ -141,7 +141,7 @@ impl Sending<'_> {
                 bot.send_document(self.message.id.as_str(), &document)
             }
         };
-        let answer = self.shop.outbound.call(call, request).await;
+        let answer = self.shop.telegram.call(call, request).await;
         Verdict::of(answer.map(|response| bot.sent(&response)))
     }
 

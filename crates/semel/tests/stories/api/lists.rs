@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use semel_kernel::each_store;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{ORDERS, get, ids};
 use crate::app::{CUSTOMER, ROOMS, TestShop};
@@ -40,13 +40,14 @@ each_store! { ROOMS;
         assert_eq!(found.iter().map(Vec::len).collect::<Vec<_>>(), [2, 2, 1]);
         assert_eq!(found.concat(), made, "the newest first, each once");
         assert_eq!(pages(&shop, &format!("{ORDERS}?limit=5")).await, [made.clone()], "a full page may be the last");
-        assert_eq!(pages(&shop, &format!("{ORDERS}?limit=2&cursor=")).await.concat(), made, "no cursor yet is none");
+        let first = get(&shop, &format!("{ORDERS}?limit=2&cursor=")).await.json();
+        assert_eq!(ids(&first), made[..2], "an empty cursor is none");
 
         let of_one = pages(&shop, &format!("{ORDERS}?limit=2&customer={CUSTOMER}")).await;
         assert_eq!(of_one.concat(), [made[0].clone(), made[2].clone(), made[4].clone()]);
         assert_eq!(pages(&shop, &format!("{ORDERS}?customer=777")).await, [Vec::<String>::new()]);
 
-        let (status, _) = shop.post(&format!("{ORDERS}/{}/cancel", made[3]), json!({ "reason": "changed my mind" })).await;
+        let (status, _) = shop.post(&format!("{ORDERS}/{}/cancel", made[3]), json!({})).await;
         assert_eq!(status, 200);
         assert_eq!(pages(&shop, &format!("{ORDERS}?status=cancelled")).await, [vec![made[3].clone()]]);
         let waiting = pages(&shop, &format!("{ORDERS}?limit=3&status=pending")).await;
@@ -75,8 +76,9 @@ each_store! { ROOMS;
         assert_eq!((status, &person["telegram_id"]), (200, &json!(CUSTOMER)));
         assert_eq!(person["balances"], json!([{ "amount": "10.00", "currency": "RUB" }]));
         assert_eq!(person["subscriptions"], json!([]));
-        let orders: Vec<&Value> = person["orders"].as_array().expect("orders").iter().map(|order| &order["status"]).collect();
-        assert_eq!(orders, [&json!("delivered"), &json!("delivered")]);
+        let orders = person["orders"].as_array().expect("orders");
+        assert_eq!(orders.len(), 2);
+        assert!(orders.iter().all(|order| order["status"] == "delivered"), "{person}");
         shop.finish().await;
     }
 }

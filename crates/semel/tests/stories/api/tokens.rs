@@ -32,8 +32,8 @@ async fn who_has_no_valid_token_is_told_how_to_get_one() {
     let basic = format!("Basic {TOKEN}");
     let headers: [&[(&str, &str)]; 5] = [
         &[],
-        &[("authorization", &wrong)],
-        &[("authorization", &basic)],
+        &[("authorization", wrong.as_str())],
+        &[("authorization", basic.as_str())],
         &[("authorization", TOKEN)],
         &[("authorization", "Bearer ")],
     ];

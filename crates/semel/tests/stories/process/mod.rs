@@ -1,1 +1,9 @@
 //! The program as a process of its own: starts, stops, and deaths.
+//!
+//! The other stories hold an application in their own process. These start the real binary, and end it as a power cut, an
+//! operator or a broken database would; the world around it and the database live on.
+
+mod command_line;
+mod database;
+mod kill;
+mod program;
