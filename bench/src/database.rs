@@ -76,7 +76,9 @@ impl Database {
             Database::Sqlite(path) => {
                 let connection = Connection::open(path)?;
                 connection.busy_timeout(Duration::from_secs(10))?;
-                connection.execute_batch("pragma synchronous = off; pragma cache_size = -200000; pragma temp_store = memory;")?;
+                connection.execute_batch(
+                    "pragma synchronous = off; pragma cache_size = -200000; pragma temp_store = memory;",
+                )?;
                 Ok(connection.execute_batch(sql)?)
             }
             Database::Postgres(url) => {

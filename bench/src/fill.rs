@@ -113,6 +113,25 @@ pub async fn ended(database: &Database, count: u64, now: i64) -> Result<()> {
     .await
 }
 
+/// The lane of [`due`].
+pub const LANE: &str = "bench";
+
+/// Adds `count` jobs that are due now, in a lane that nobody serves.
+pub async fn due(database: &Database, count: u64, now: i64) -> Result<()> {
+    let words = Words { engine: database.engine() };
+    chunks(2 * FIRST_LIVE, count, async |first, last| {
+        let sql = format!(
+            "insert into jobs (id, kind, slot, lane, payload, state, max_attempts, run_at, created_at)
+             select {job}, 'bench.tick', {slot}, '{LANE}', '{{}}', 'ready', 3, {now}, {now} from {series} s;",
+            job = words.id("job_", "k"),
+            slot = words.id("", "k"),
+            series = words.series(first, last),
+        );
+        database.run(&sql).await
+    })
+    .await
+}
+
 /// Orders, items and payments; one customer for each order, because the notices may come for all of them at once.
 fn orders(words: &Words, series: &str, at: i64, order_state: &str, payment_state: &str) -> String {
     let ended = order_state == "delivered";

@@ -101,9 +101,12 @@ async fn engine(
     database.run("delete from inbox").await?;
     database.settle_down().await?;
     let batch = if database.label() == "SQLite" { CONNECTIONS } else { CONNECTIONS / 2 };
-    let writing =
-        limits::writer_rate(place, database, batch as u64, lengths.phase.as_secs(), payments, slow).await?;
-    section.figure(format!("Limit (a1): plain writer, {label}, {disk}"), per_second(writing), format!("batches of {batch}"));
+    let writing = limits::writer_rate(place, database, batch as u64, lengths.phase.as_secs(), payments, slow).await?;
+    section.figure(
+        format!("Limit (a1): plain writer, {label}, {disk}"),
+        per_second(writing),
+        format!("batches of {batch}"),
+    );
     let limit = writing.min(answering);
     let share = measured.burst.rate() / limit;
     section.aimed(

@@ -47,7 +47,8 @@ pub struct AnswerArgs {
 pub async fn answer_only(args: AnswerArgs) -> Result<ExitCode> {
     let filter = tracing_subscriber::EnvFilter::new("warn,semel=info,semel_bench=info");
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
-    let rail = YooKassa::new(semel_sandbox::YOOKASSA_SHOP_ID, semel_sandbox::YOOKASSA_SECRET_KEY, "http://127.0.0.1:9/v3")?;
+    let rail =
+        YooKassa::new(semel_sandbox::YOOKASSA_SHOP_ID, semel_sandbox::YOOKASSA_SECRET_KEY, "http://127.0.0.1:9/v3")?;
     let rail = Arc::new(Rail::YooKassa(rail));
     let router = Router::new().route("/webhook/yookassa", post(receive)).with_state(rail);
     let (clock, chance, started) = (Clock::system(), Chance::system(), Stopwatch::start());
@@ -223,7 +224,16 @@ fn write_sqlite(path: &Path, batch: u64, payments: u64, longest: Duration) -> Re
                 let row = row(&body, fill::FIRST_LIVE + n);
                 let now = clock.now().millis();
                 insert.execute((
-                    &row.id, shop, &row.event, &row.hash, &row.body, HEADERS, SENDER, &row.subject, &row.says, now,
+                    &row.id,
+                    shop,
+                    &row.event,
+                    &row.hash,
+                    &row.body,
+                    HEADERS,
+                    SENDER,
+                    &row.subject,
+                    &row.says,
+                    now,
                 ))?;
                 pull.execute((&row.subject, now))?;
             }

@@ -163,8 +163,7 @@ pub async fn send(
     }
     let begun = Instant::now();
     let count = requests.count();
-    let shared =
-        Arc::new(Shared { address, requests, pace, begun, end: begun + longest, next: AtomicU64::new(0) });
+    let shared = Arc::new(Shared { address, requests, pace, begun, end: begun + longest, next: AtomicU64::new(0) });
     let mut workers = Vec::with_capacity(connections);
     for wire in wires {
         workers.push(tokio::spawn(work(Arc::clone(&shared), wire, times()?)));

@@ -77,7 +77,9 @@ pub struct Report {
 impl Report {
     /// As Markdown.
     pub fn text(&self) -> String {
-        let mut out = String::from("# What was measured\n\nWritten by `bench/run`; do not edit. Every figure was measured in this one run.\n\n");
+        let mut out = String::from(
+            "# What was measured\n\nWritten by `bench/run`; do not edit. Every figure was measured in this one run.\n\n",
+        );
         for line in &self.run {
             let _ = writeln!(out, "- {line}");
         }

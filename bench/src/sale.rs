@@ -117,6 +117,10 @@ async fn usual_way(place: &Place, lengths: &Lengths, postgres: &Postgres, sectio
         bail!("the usual way delivered {delivered} of {} orders{}", lengths.sales, sent.troubles());
     }
     let rate = delivered as f64 / sent.took.as_secs_f64();
-    section.figure("The usual way (b), PostgreSQL", per_second(rate), format!("webhooks answered with {}", sent.times()));
+    section.figure(
+        "The usual way (b), PostgreSQL",
+        per_second(rate),
+        format!("webhooks answered with {}", sent.times()),
+    );
     Ok(rate)
 }

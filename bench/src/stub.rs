@@ -69,7 +69,9 @@ async fn answer(State(manner): State<Manner>, uri: Uri) -> Json<Value> {
             Json(payment(number, manner.paid))
         }
         None if uri.path().ends_with("/payments") => Json(json!({ "type": "list", "items": [] })),
-        None => Json(json!({ "ok": true, "result": { "message_id": 1, "date": 0, "chat": { "id": 1, "type": "private" } } })),
+        None => Json(
+            json!({ "ok": true, "result": { "message_id": 1, "date": 0, "chat": { "id": 1, "type": "private" } } }),
+        ),
     }
 }
 

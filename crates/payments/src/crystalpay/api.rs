@@ -124,6 +124,8 @@ fn seen(invoice: &Value) -> Result<Seen, String> {
     let (state, is_final) = meaning(status);
     let received = match state {
         SeenState::Paid => Some(came(invoice, price)?),
+        // "Another sum came": which, only the difference between what was asked and what stands there now tells.
+        SeenState::Short if invoice.literal("initial_amount").is_some() => Some(came(invoice, price)?).filter(|sum| *sum != price),
         _ => None,
     };
     Ok(Seen {

@@ -109,6 +109,23 @@ each_store! { ROOMS;
         shop.finish().await;
     }
 
+    async fn another_sum_at_crystalpay_is_money_too(t: TestStore) {
+        let shop = TestShop::start(t).await;
+        let key = shop.product_with("Licence key", "990.00", &["KEY-1"]).await;
+        let order = shop.order(&key, "crystalpay").await;
+        shop.pay_amount(&order, "100.00");
+        shop.receive_all().await;
+        shop.run_jobs().await;
+
+        assert_eq!(shop.status(&order).await, "pending");
+        expect![[r#"
+            crystalpay   -100.00 RUB
+            customer 42  +100.00 RUB
+        "#]]
+        .assert_eq(&shop.ledger().await);
+        shop.finish().await;
+    }
+
     async fn too_much_buys_the_goods_and_the_rest_goes_to_the_balance(t: TestStore) {
         let shop = TestShop::start(t).await;
         let key = shop.product_with("Licence key", "990.00", &["KEY-1"]).await;

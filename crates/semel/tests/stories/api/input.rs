@@ -35,7 +35,8 @@ async fn all_refused(shop: &TestShop, path: &str, cases: &[(Value, u16, &str, &s
 }
 
 async fn nothing_came_of_it(shop: &TestShop) {
-    let left = "select (select count(*) from orders) + (select count(*) from customers) + (select count(*) from payments)
+    let left =
+        "select (select count(*) from orders) + (select count(*) from customers) + (select count(*) from payments)
         + (select count(*) from keys where state = 'in_flight')";
     assert_eq!(shop.number(left).await, 0);
     assert!(shop.sandbox.payments(semel_sandbox::Provider::Yookassa).is_empty());
@@ -132,7 +133,8 @@ async fn an_order_that_makes_no_sense_is_told_where() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_product_that_makes_no_sense_is_told_where() {
     let shop = a_shop().await;
-    let price = |amount: &str| json!({ "title": "T", "kind": "stock", "price": { "amount": amount, "currency": "RUB" } });
+    let price =
+        |amount: &str| json!({ "title": "T", "kind": "stock", "price": { "amount": amount, "currency": "RUB" } });
     let with = |member: &str, value: Value| {
         let mut product = price("5");
         product[member] = value;

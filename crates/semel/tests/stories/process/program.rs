@@ -5,7 +5,7 @@
 //! let mut program = world.start().await;
 //! let order = program.sell_one(42).await;
 //! let hook = world.pay(&order);
-//! program.kill_9();
+//! program.process.kill_9();
 //! let mut program = world.start().await;
 //! world.acknowledged(hook).await;
 //! program.delivered(&order).await;
@@ -629,12 +629,9 @@ impl World {
     /// The keys in a customer's chat; what came twice stands here twice.
     pub fn keys(&self, customer: i64) -> Vec<String> {
         let texts = self.sandbox.chat(customer).into_iter().map(|message| message.text);
-        texts.flat_map(|words| words.lines().map(str::to_owned).collect::<Vec<_>>()).filter(is_key).collect()
+        let lines = texts.flat_map(|words| words.lines().map(str::to_owned).collect::<Vec<_>>());
+        lines.filter(|line| line.starts_with("KEY-")).collect()
     }
-}
-
-fn is_key(line: &String) -> bool {
-    line.starts_with("KEY-")
 }
 
 /// The end.
