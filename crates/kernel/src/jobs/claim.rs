@@ -46,7 +46,8 @@ impl Claim {
         self.attempts >= self.max_attempts
     }
 
-    /// Ends the job. Call it in the transaction that holds what the job achieved.
+    /// Ends the job. Call it in the transaction that holds what the job achieved. A job that was pulled during its run is
+    /// due once more instead.
     pub fn finish(&self, tx: &mut Tx) -> Result<Ended, StoreError> {
         self.finish_as(tx, Outcome::Confirmed)
     }
@@ -54,7 +55,8 @@ impl Claim {
     /// Ends the job and keeps what became of its call to the outside.
     pub fn finish_as(&self, tx: &mut Tx, outcome: Outcome) -> Result<Ended, StoreError> {
         tx.later(sql::FINISH, args![&self.job, self.fence, outcome.as_str()], Expect::Rows(1))?;
-        self.tell(tx, "ok", None)?;
+        let now = tx.now();
+        tx.later(sql::FINISHED, args![&self.job, now, &self.owner, self.started.millis()], Expect::Rows(1))?;
         Ok(Ended(()))
     }
 

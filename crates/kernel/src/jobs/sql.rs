@@ -21,9 +21,22 @@ crate::statements! {
             returning j.id, j.kind, j.payload, j.fence, j.attempts, j.max_attempts, j.thread",
     };
     NEXT_DUE = "select run_at - semel_now() from jobs where lane = $1 and state = 'ready' order by run_at limit 1";
-    RENEW = "update jobs set lease_until = semel_now() + $2 where owner = $1 and state = 'running'";
-    FINISH = "update jobs set state = 'done', outcome = $3, ended_at = semel_now(), owner = null, lease_until = null, error = null
+    /// Only what this process still works on, by name: a claim that nobody works on has to run out. Ids come as one JSON
+    /// list; each engine opens it with its own function.
+    RENEW = {
+        sqlite: "update jobs set lease_until = semel_now() + $2
+            where owner = $1 and state = 'running' and id in (select value from json_each($3))",
+        postgres: "update jobs set lease_until = semel_now() + $2
+            where owner = $1 and state = 'running' and id in (select json_array_elements_text(cast($3 as json)))",
+    };
+    /// What was pulled during its run looks once more: the run may have asked before that happened which the pull is about.
+    FINISH = "update jobs set state = case when pulled then 'ready' else 'done' end, outcome = case when pulled then outcome else $3 end,
+        attempts = case when pulled then 0 else attempts end, run_at = case when pulled then semel_now() else run_at end,
+        ended_at = case when pulled then null else semel_now() end, owner = null, lease_until = null, error = null, pulled = false
         where id = $1 and fence = $2 and state = 'running'";
+    /// The history of the end that `FINISH` has just written.
+    FINISHED = "insert into history (at, entity, entity_id, event, actor, to_state, fence, took_ms, thread)
+        select $2, 'job', id, kind, $3, case when state = 'done' then 'ok' else 'retry' end, fence, $4, thread from jobs where id = $1";
     AGAIN = "update jobs set state = 'ready', attempts = 0, owner = null, lease_until = null, error = null,
         run_at = case when pulled then semel_now() else $3 end, pulled = false
         where id = $1 and fence = $2 and state = 'running'";

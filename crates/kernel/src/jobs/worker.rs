@@ -1,10 +1,10 @@
 //! Workers: claim what is due, run it, write how it ended.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -51,6 +51,9 @@ pub struct Dead {
     pub error: String,
 }
 
+/// Waits between tries to write how a run failed, in seconds. Giving up leaves the job to the end of its claim.
+const FAILURE_PAUSES_S: [u64; 6] = [1, 2, 4, 8, 16, 30];
+
 type Running = Pin<Box<dyn Future<Output = Result<Ended, JobError>> + Send>>;
 type Runner<C> = Arc<dyn Fn(&str, C, Claim) -> Result<Running, JobError> + Send + Sync>;
 type OnDead = Arc<dyn Fn(&mut Tx, &Dead) -> Result<(), StoreError> + Send + Sync>;
@@ -68,8 +71,10 @@ pub struct Workers<C> {
     kinds: HashMap<&'static str, Kind<C>>,
     lanes: Vec<&'static str>,
     on_dead: Option<OnDead>,
-    /// Jobs of this process that run now.
-    running: AtomicUsize,
+    /// Claims that this process works on now.
+    running: Mutex<HashSet<(String, i64)>>,
+    /// Whether some end could not be written: then claims of this process may have to run out.
+    stranded: AtomicBool,
 }
 
 impl<C: Clone + Send + Sync + 'static> Workers<C> {
@@ -82,7 +87,8 @@ impl<C: Clone + Send + Sync + 'static> Workers<C> {
             kinds: HashMap::new(),
             lanes: Vec::new(),
             on_dead: None,
-            running: AtomicUsize::new(0),
+            running: Mutex::default(),
+            stranded: AtomicBool::new(false),
         }
     }
 
@@ -156,6 +162,8 @@ impl<C: Clone + Send + Sync + 'static> Workers<C> {
                 running.spawn(async move {
                     this.perform(&payload, cx, claim).await;
                     drop(slot);
+                    // It may be due again sooner than this lane, which saw it running, would look.
+                    this.store.waker(lane).notify_one();
                 });
             }
             drop(free);
@@ -197,11 +205,13 @@ impl<C: Clone + Send + Sync + 'static> Workers<C> {
                 () = tokio::time::sleep(self.options.lease / 3) => {}
             }
             // An idle program renews nothing, so an embedded database sees no statement from it.
-            if self.running.load(Ordering::SeqCst) > 0 {
+            let held: Vec<String> = claims(&self.running).iter().map(|(job, _)| job.clone()).collect();
+            if !held.is_empty() {
                 let (owner, lease) = (self.options.owner.clone(), millis(self.options.lease));
-                self.store.single("jobs.renew", move |tx| tx.execute(sql::RENEW, args![&owner, lease])).await?;
+                let held = serde_json::Value::from(held).to_string();
+                self.store.single("jobs.renew", move |tx| tx.execute(sql::RENEW, args![&owner, lease, &held])).await?;
             }
-            if self.store.engine() == Engine::Postgres {
+            if self.store.engine() == Engine::Postgres || self.stranded.load(Ordering::SeqCst) {
                 self.take_lost(None).await?;
             }
         }
@@ -240,7 +250,7 @@ impl<C: Clone + Send + Sync + 'static> Workers<C> {
 
     async fn perform(&self, payload: &str, cx: C, claim: Claim) {
         hit("job.claimed", &claim.kind);
-        let _counted = Counted::of(&self.running);
+        let _working = Working::on(&self.running, &claim);
         let error = match self.kinds.get(claim.kind.as_str()) {
             None => JobError::Later {
                 at: self.store.now() + Duration::from_secs(60),
@@ -257,13 +267,20 @@ impl<C: Clone + Send + Sync + 'static> Workers<C> {
             },
         };
         tracing::warn!(job.id = %claim.job, job.kind = %claim.kind, attempt = claim.attempts, %error, "job did not end");
-        if let Err(error) = self.write_failure(&claim, error).await {
-            // The claim runs out by itself and the job is due again.
-            tracing::error!(job.id = %claim.job, %error, "could not write how the job failed");
+        let error = Arc::new(error);
+        let mut pauses = FAILURE_PAUSES_S.into_iter();
+        while let Err(failed) = self.write_failure(&claim, &error).await {
+            tracing::error!(job.id = %claim.job, error = %failed, "could not write how the job failed");
+            let Some(pause) = pauses.next().filter(|_| failed.is_passing()) else {
+                // The claim is not renewed any more: it runs out, and the job is due again.
+                self.stranded.store(true, Ordering::SeqCst);
+                return;
+            };
+            tokio::time::sleep(Duration::from_secs(pause)).await;
         }
     }
 
-    async fn write_failure(&self, claim: &Claim, error: JobError) -> Result<(), StoreError> {
+    async fn write_failure(&self, claim: &Claim, error: &Arc<JobError>) -> Result<(), StoreError> {
         let retry = self
             .kinds
             .get(claim.kind.as_str())
@@ -272,13 +289,14 @@ impl<C: Clone + Send + Sync + 'static> Workers<C> {
         let wait = retry.wait(claim.attempts, &self.chance);
         let on_dead = self.on_dead.clone();
         let text = short(&error.to_string());
+        let error = Arc::clone(error);
         self.store
             .write("jobs.fail", move |tx| {
                 let now = tx.now();
                 let again = |tx: &mut Tx, at: Time, free: i64| {
                     tx.execute(sql::FAIL, args![&claim.job, claim.fence, at, &text, free])
                 };
-                let buried = match &error {
+                let buried = match &*error {
                     JobError::Later { at, .. } => again(tx, *at, 1).map(|rows| (rows, false)),
                     JobError::Retry(_) if !claim.is_last() => again(tx, now + wait, 0).map(|rows| (rows, false)),
                     JobError::Retry(_) => bury(tx, &claim, &text, Outcome::Unknown).map(|rows| (rows, true)),
@@ -342,19 +360,27 @@ impl<C: Clone + Send + Sync + 'static> Workers<C> {
     }
 }
 
-/// One job more while it lives.
-struct Counted<'a>(&'a AtomicUsize);
+fn claims(of: &Mutex<HashSet<(String, i64)>>) -> std::sync::MutexGuard<'_, HashSet<(String, i64)>> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
-impl<'a> Counted<'a> {
-    fn of(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::SeqCst);
-        Self(count)
+/// One claim more that is worked on, while it lives.
+struct Working<'a> {
+    of: &'a Mutex<HashSet<(String, i64)>>,
+    claim: (String, i64),
+}
+
+impl<'a> Working<'a> {
+    fn on(of: &'a Mutex<HashSet<(String, i64)>>, claim: &Claim) -> Self {
+        let claim = (claim.job.to_string(), claim.fence);
+        claims(of).insert(claim.clone());
+        Self { of, claim }
     }
 }
 
-impl Drop for Counted<'_> {
+impl Drop for Working<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
+        claims(self.of).remove(&self.claim);
     }
 }
 

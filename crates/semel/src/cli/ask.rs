@@ -123,8 +123,8 @@ async fn order(asker: &Asker, verb: OrderVerb) -> anyhow::Result<ExitCode> {
         OrderVerb::Cancel { id, reason } => {
             asker.post(&format!("/api/v1/orders/{id}/cancel"), json!({ "reason": reason })).await?
         }
-        OrderVerb::Refund { id, amount, to, reason } => {
-            let body = json!({ "amount": amount, "to": to, "reason": reason });
+        OrderVerb::Refund { id, amount, to, address, reason } => {
+            let body = json!({ "amount": amount, "to": to, "address": address, "reason": reason });
             asker.post(&format!("/api/v1/orders/{id}/refund"), body).await?
         }
     };

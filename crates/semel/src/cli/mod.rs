@@ -134,6 +134,9 @@ enum OrderVerb {
         /// `balance` or `provider`
         #[arg(long, default_value = "balance")]
         to: String,
+        /// Where crypto goes back to, as the payer names it
+        #[arg(long)]
+        address: Option<String>,
         /// Why
         #[arg(long)]
         reason: Option<String>,

@@ -190,6 +190,7 @@ create table refunds (
     reason text not null,
     key text not null unique,
     after_state text not null,
+    address text,
     version integer not null default 0,
     created_at integer not null,
     ended_at integer

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use semel_kernel::clock::Time;
 use semel_kernel::jobs::{Claim, Ended, Job, JobError, Retry};
 use semel_kernel::outbound::Manner;
+use semel_kernel::store::Tx;
 use semel_payments::{Page, Provider, Seen, SeenState};
 
 use super::PaymentId;
@@ -15,7 +16,7 @@ use super::settle::{settle, suspend_unknown};
 use super::talk::{self, TalkError};
 use crate::ledger::{self, Origin};
 use crate::shop::Lanes;
-use crate::{Error, Shop};
+use crate::{Error, Shop, alerts, refunds};
 
 const WINDOW: Duration = Duration::from_secs(48 * 3600);
 const PAGES_AT_MOST: usize = 200;
@@ -94,7 +95,7 @@ fn book(
     let rail = shop.rail(provider)?;
     let origin = Origin { provider, merchant: rail.merchant().into(), provider_payment_id: seen.provider_id.clone() };
     if ledger::is_posted(tx, &ledger::capture_key(&origin))? {
-        return Ok(());
+        return tell_refund_gap(tx, shop, provider, rail.merchant(), seen);
     }
     let ours = match by_ref(tx, provider, rail.merchant(), &seen.provider_id)? {
         Some(payment) => Some(payment),
@@ -111,4 +112,23 @@ fn book(
         Some(payment) => settle(tx, shop, &payment, std::slice::from_ref(seen), asked_at).map(|_| ()),
         None => suspend_unknown(tx, shop, rail, seen).map(|_| ()),
     }
+}
+
+/// Money that went back at the provider without us, and whose notice never came: the list tells the sum, not the refunds,
+/// so a person looks. While a refund of ours is on its way the sums may differ.
+fn tell_refund_gap(tx: &mut Tx, shop: &Shop, provider: Provider, merchant: &str, seen: &Seen) -> Result<(), Error> {
+    let Some(there) = seen.refunded.filter(|sum| sum.is_positive()) else { return Ok(()) };
+    let Some(id) = by_ref(tx, provider, merchant, &seen.provider_id)? else { return Ok(()) };
+    let payment = flows::find(tx, &id)?;
+    let here = payment.refunded;
+    if there.minor() <= here.minor() || refunds::flows::is_running(tx, &id)? {
+        return Ok(());
+    }
+    let text = format!(
+        "{} gave back {there} of payment {}, our books know of {here}: look at order {} and replay the refund's notice",
+        provider.as_str(),
+        seen.provider_id,
+        payment.order
+    );
+    alerts::flows::raise(tx, shop, format!("refund-gap:{}:{}", seen.provider_id, there.minor()), text)
 }

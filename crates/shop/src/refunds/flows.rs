@@ -13,7 +13,7 @@ use super::{NewRefundRequest, Refund, RefundId, RunRefund, Target, sql};
 use crate::catalog::Kind;
 use crate::checkout::flows::{self as payments, TalkOrStore};
 use crate::checkout::talk::{self, TalkError};
-use crate::checkout::{Payment, PaymentState};
+use crate::checkout::{Payment, PaymentId, PaymentState};
 use crate::ledger::{self, Account, Origin, Posting};
 use crate::orders::flows as order_flows;
 use crate::orders::{Order, OrderId, OrderView, State};
@@ -31,6 +31,7 @@ fn refund_of(row: &Row) -> Result<Refund, StoreError> {
         state: row.get(6)?,
         reason: row.get(7)?,
         after: row.get(8)?,
+        address: row.get(9)?,
     })
 }
 
@@ -82,7 +83,7 @@ fn write_refund(tx: &mut Tx, shop: &Shop, id: &OrderId, request: &NewRefundReque
     }
     let payment = match request.to {
         Target::Balance => None,
-        Target::Provider => Some(refundable(tx, shop, &order, amount)?),
+        Target::Provider => Some(refundable(tx, shop, &order, amount, request.address.clone())?),
     };
     let now = tx.now();
     let refund = Refund {
@@ -94,6 +95,7 @@ fn write_refund(tx: &mut Tx, shop: &Shop, id: &OrderId, request: &NewRefundReque
         state: "pending".into(),
         reason: request.reason.clone().unwrap_or_else(|| "asked by the owner".into()),
         after: order.state,
+        address: request.address.clone(),
     };
     insert(tx, &refund, request.to)?;
     order_flows::advance(tx, &mut order, State::RefundPending, actor, Some(&refund.reason))?;
@@ -127,14 +129,15 @@ fn insert(tx: &mut Tx, refund: &Refund, target: Target) -> Result<(), Error> {
         refund.after.as_str(),
         refund.provider_refund_id.clone(),
         now,
-        ended
+        ended,
+        refund.address.clone()
     ];
     tx.later(sql::INSERT, args, Expect::Rows(1))?;
     Ok(())
 }
 
 /// The payment of `order` that can give `amount` back through its provider.
-fn refundable(tx: &mut Tx, shop: &Shop, order: &Order, amount: Amount) -> Result<Payment, Error> {
+fn refundable(tx: &mut Tx, shop: &Shop, order: &Order, amount: Amount, address: Option<String>) -> Result<Payment, Error> {
     let paid = payments::of_order(tx, &order.id)?.into_iter().find(|p| p.state == PaymentState::Paid);
     let Some(payment) = paid else {
         return Err(Error::Conflict("no provider took money for this order: refund it to the balance".into()));
@@ -148,7 +151,7 @@ fn refundable(tx: &mut Tx, shop: &Shop, order: &Order, amount: Amount) -> Result
         amount,
         key: "probe".into(),
         reason: String::new(),
-        address: None,
+        address,
         customer_email: Some("probe@example.com".into()),
         customer_phone: None,
         lines: vec![semel_payments::Line { title: "probe".into(), quantity: 1, price: amount }],
@@ -232,6 +235,11 @@ pub(super) fn fail(tx: &mut Tx, shop: &Shop, refund: &Refund, order: &mut Order,
     alerts::flows::raise(tx, shop, format!("refund:{}", refund.id), text)
 }
 
+/// Whether a refund of `payment` is on its way.
+pub fn is_running(tx: &mut Tx, payment: &PaymentId) -> Result<bool, Error> {
+    Ok(tx.first(sql::LIVE, args![payment])?.is_some())
+}
+
 /// Notes the provider's id of a refund.
 pub(super) fn linked(tx: &mut Tx, refund: &Refund, provider_refund_id: &str) -> Result<(), Error> {
     tx.later(sql::SET_PROVIDER_ID, args![&refund.id, provider_refund_id], Expect::Any)?;
@@ -311,6 +319,7 @@ fn book_seen(tx: &mut Tx, shop: &Shop, provider: Provider, seen: &SeenRefund) ->
         state: "succeeded".into(),
         reason: "made at the provider".into(),
         after: order.state,
+        address: None,
     };
     insert(tx, &refund, Target::Provider)?;
     if order.state.event_to(State::RefundPending).is_some() {

@@ -19,6 +19,9 @@ pub struct NewRefundRequest {
     /// Where to.
     #[serde(default)]
     pub to: Target,
+    /// Where crypto goes back to; the payer must name it.
+    #[serde(default)]
+    pub address: Option<String>,
     /// Why.
     #[serde(default)]
     pub reason: Option<String>,
@@ -64,4 +67,6 @@ pub struct Refund {
     pub reason: String,
     /// Where the order goes afterwards, when it is not refunded in full.
     pub after: State,
+    /// Where crypto goes back to.
+    pub address: Option<String>,
 }

@@ -100,7 +100,7 @@ impl RunRefund {
             amount: refund.amount,
             key: refund.id.to_string(),
             reason: refund.reason.clone(),
-            address: None,
+            address: refund.address.clone(),
             customer_email: customer.email.clone(),
             customer_phone: customer.phone.clone(),
             lines: vec![Line { title: format!("Refund of order {}", refund.order), quantity: 1, price: refund.amount }],

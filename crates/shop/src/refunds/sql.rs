@@ -1,13 +1,14 @@
 //! Every statement about refunds.
 
 semel_kernel::statements! {
-    INSERT = "insert into refunds (id, order_id, payment, target, currency, amount, state, reason, key, after_state, provider_refund_id, created_at, ended_at)
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) on conflict do nothing";
-    FIND = "select id, order_id, payment, provider_refund_id, currency, amount, state, reason, after_state from refunds where id = $1";
-    BY_PROVIDER = "select id, order_id, payment, provider_refund_id, currency, amount, state, reason, after_state from refunds where provider_refund_id = $1";
+    INSERT = "insert into refunds (id, order_id, payment, target, currency, amount, state, reason, key, after_state, provider_refund_id, created_at, ended_at, address)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) on conflict do nothing";
+    FIND = "select id, order_id, payment, provider_refund_id, currency, amount, state, reason, after_state, address from refunds where id = $1";
+    BY_PROVIDER = "select id, order_id, payment, provider_refund_id, currency, amount, state, reason, after_state, address from refunds where provider_refund_id = $1";
     LIVE = "select id from refunds where payment = $1 and state = 'pending' order by created_at limit 1";
     GIVEN = "select cast(coalesce(sum(amount), 0) as bigint) from refunds where order_id = $1 and state in ('pending', 'succeeded')";
-    SET_PROVIDER_ID = "update refunds set provider_refund_id = $2 where id = $1 and provider_refund_id is null";
+    SET_PROVIDER_ID = "update refunds set provider_refund_id = $2 where id = $1 and provider_refund_id is null
+        and not exists (select 1 from refunds other where other.provider_refund_id = $2)";
     FINISH = "update refunds set state = $2, ended_at = $3 where id = $1 and state = 'pending'";
     REFUND_PAYMENT = "update payments set refunded = refunded + $2 where id = $1 and refunded + $2 <= received";
 }

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use semel_kernel::store::Engine;
 
-use super::program::{Killed, Patience, World};
+use super::program::{Killed, Order, Patience, World};
 
 const CUSTOMER: i64 = 42;
 
@@ -88,7 +88,8 @@ async fn places(engine: Engine) -> Vec<Place> {
     let world = World::with(engine, SETTINGS).await;
     let order = world.begin().await;
     let trace = world.path("trace");
-    let mut program = world.start_with(&[("SEMEL_FAILPOINT_TRACE", &trace.to_string_lossy())]).await;
+    let told_in = trace.to_string_lossy().into_owned();
+    let mut program = world.start_with(&[("SEMEL_FAILPOINT_TRACE", told_in.as_str())]).await;
     quiet(&trace).await;
     let start = passed(&trace);
     let hook = world.pay(&order);
@@ -130,8 +131,9 @@ async fn kill_at(engine: Engine, place: Place) {
     let order = world.begin().await;
     let trace = world.path("trace");
     let armed = format!("{}#{}", place.name, place.nth);
+    let told_in = trace.to_string_lossy().into_owned();
     let mut program =
-        world.launch(&[("SEMEL_FAILPOINT", &armed), ("SEMEL_FAILPOINT_TRACE", &trace.to_string_lossy())]);
+        world.launch(&[("SEMEL_FAILPOINT", armed.as_str()), ("SEMEL_FAILPOINT_TRACE", told_in.as_str())]);
     // As far as before the webhook in the sale that went well; on PostgreSQL, where a look at the queue is such a place,
     // it may die already now.
     let patience = Patience::of(format!("the program armed with {armed} is ready"), 60);
@@ -171,7 +173,7 @@ async fn kill_at(engine: Engine, place: Place) {
 
 impl World {
     /// A product, its stock and an order that waits for its money, made by a program that has ended well since.
-    async fn begin(&self) -> super::program::Order {
+    async fn begin(&self) -> Order {
         let program = self.start().await;
         let order = program.sell_one(CUSTOMER).await;
         program.terminate().await;
@@ -184,7 +186,7 @@ fn passed(trace: &Path) -> Vec<String> {
     let text = fs::read_to_string(trace).unwrap_or_default();
     let on_path = |name: &&str| {
         let label = name.split_once(':').map_or("", |(_, label)| label);
-        !BESIDE.iter().any(|beside| label.starts_with(beside))
+        !BESIDE.iter().any(|beside| label.starts_with(*beside))
     };
     text.lines().filter(on_path).map(str::to_owned).collect()
 }
