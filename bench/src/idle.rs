@@ -118,7 +118,7 @@ fn status(path: &str, name: &str) -> Result<u64> {
     let text = fs::read_to_string(path)?;
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     let number = line.and_then(|rest| rest.split_whitespace().next());
-    number.with_context(|| format!("{path} has no {name}"))?.parse().with_context(|| format!("{name} in {path}"))
+    number.with_context(|| format!("{path} has no {name}"))?.parse::<u64>().with_context(|| format!("{name} in {path}"))
 }
 
 /// Length and time of change of the database's files.

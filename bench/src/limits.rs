@@ -23,6 +23,7 @@ use semel_kernel::ids::new_id;
 use semel_kernel::store::Engine;
 use semel_payments::{Rail, YooKassa};
 use semel_shop::checkout::hints;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -129,7 +130,8 @@ pub struct WriteArgs {
     payments: u64,
 }
 
-/// Notices that were written, and the time it took.
+/// Notices that were written, and the time it took; a line of JSON between the two processes.
+#[derive(Serialize, Deserialize)]
 struct Written {
     rows: u64,
     took: Duration,
@@ -143,7 +145,7 @@ pub async fn write_only(args: WriteArgs) -> Result<ExitCode> {
     } else {
         write_sqlite(Path::new(&args.database), args.batch, args.payments, longest)?
     };
-    println!("{}", json!({ "rows": written.rows, "micros": u64::try_from(written.took.as_micros()).unwrap_or(0) }));
+    println!("{}", serde_json::to_string(&written)?);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -168,9 +170,8 @@ pub async fn writer_rate(
     if !output.status.success() {
         bail!("the plain writer failed: {}", String::from_utf8_lossy(&output.stderr));
     }
-    let told: serde_json::Value = serde_json::from_slice(&output.stdout).context("the plain writer's answer")?;
-    let (rows, micros) = (told["rows"].as_u64().unwrap_or(0), told["micros"].as_u64().unwrap_or(0));
-    Ok(rows as f64 * 1_000_000.0 / micros.max(1) as f64)
+    let told: Written = serde_json::from_slice(&output.stdout).context("the plain writer's answer")?;
+    Ok(told.rows as f64 / told.took.as_secs_f64().max(0.001))
 }
 
 /// What a notice's row holds that differs from the next one's.

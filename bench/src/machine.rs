@@ -1,7 +1,7 @@
 //! The machine that the figures belong to.
 
 use std::fs::{self, File};
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{Seek, Write};
 use std::path::Path;
 use std::time::Duration;
 
@@ -48,7 +48,7 @@ fn sync_rate(work: &Path) -> Result<(f64, Duration)> {
     let (whole, mut count, mut slowest) = (Stopwatch::start(), 0_u32, Duration::ZERO);
     while whole.elapsed() < Duration::from_secs(2) {
         let one = Stopwatch::start();
-        file.seek(SeekFrom::Start(0))?;
+        file.rewind()?;
         file.write_all(&block)?;
         file.sync_data()?;
         slowest = slowest.max(one.elapsed());

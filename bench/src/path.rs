@@ -29,8 +29,8 @@ pub async fn measure(place: &Place, lengths: &Lengths) -> Result<Section> {
     section.how(format!(
         "PostgreSQL, the provider's API and Telegram each lie behind a proxy that adds {} ms to a round trip. {} sales one after another, \
          after {WARM_UP} to warm up; the median is told. Round trips *in a row* come from the time: the whole of it divided by one round \
-         trip as measured on the same proxy, a begun one counted whole for the message (work on this machine adds a little, and never \
-         removes one). The message counts when Telegram has it. \
+         trip as measured on the same proxy, to the nearest for the answer; for the message, which counts when Telegram has it, a begun \
+         one is counted whole. \
          *On the wire* are all exchanges of all connections meanwhile, also those that ran side by side and polls that had nothing \
          to do with the sale.",
         ROUND_TRIP.as_millis(),
@@ -61,9 +61,10 @@ fn ms(time: Duration) -> String {
     format!("{:.0} ms", time.as_secs_f64() * 1000.0)
 }
 
-/// Whole round trips before the answer; the work on this machine is less than one.
+/// Round trips in a row until an answer: to the nearest, because the work on this machine is less than half of one.
 fn whole(time: Duration, trip: Duration) -> u128 {
-    time.as_micros() / trip.as_micros().max(1)
+    let trip = trip.as_micros().max(2);
+    (time.as_micros() + trip / 2) / trip
 }
 
 struct Far {

@@ -23,8 +23,6 @@ pub struct Exchange {
     pub connection: usize,
     /// When the asking side sent its first byte.
     pub asked: Instant,
-    /// When that byte arrived at the other side.
-    pub arrived: Instant,
     /// When the first byte of the answer was back.
     pub answered: Option<Instant>,
     /// Bytes of the question.
@@ -125,15 +123,7 @@ impl Link {
     }
 
     fn exchange(&self, asked: Instant, bytes: usize, says: String) -> Exchange {
-        Exchange {
-            link: self.name,
-            connection: self.connection,
-            asked,
-            arrived: asked + self.half,
-            answered: None,
-            bytes,
-            says,
-        }
+        Exchange { link: self.name, connection: self.connection, asked, answered: None, bytes, says }
     }
 
     /// Bytes of the asking side: a new exchange when the last one was answered, else more of the same.

@@ -83,7 +83,7 @@ pub async fn orders(database: &Database, provider_ids: &[String]) -> Result<()> 
         select bought.id, 'yookassa', given.provider_id, 'pending', 499 from given
             join buyers on buyers.telegram_id = 1000000000 + given.k join bought on bought.user_id = buyers.id"
     );
-    client.execute(&text, &[&provider_ids]).await?;
+    client.execute(text.as_str(), &[&provider_ids]).await?;
     client.batch_execute("vacuum analyze").await?;
     Ok(())
 }

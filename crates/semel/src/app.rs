@@ -58,7 +58,8 @@ impl App {
         let clock = shop.store.clock().clone();
         let owner = new_id("run", clock.now(), &shop.chance);
         let supervisor = Supervisor::new(clock, shop.chance.clone());
-        let workers = Workers::new(shop.store.clone(), shop.chance.clone(), WorkersOptions::new(owner.clone()));
+        let options = WorkersOptions { lease: settings.job_lease, ..WorkersOptions::new(owner.clone()) };
+        let workers = Workers::new(shop.store.clone(), shop.chance.clone(), options);
         let dead_shop = shop.clone();
         let workers = Shop::workers(workers).on_dead(move |tx, dead| {
             messages::flows::buried(tx, &dead.job, &dead.error)?;

@@ -55,6 +55,8 @@ pub struct Settings {
     pub trusted_proxies: Vec<IpNet>,
     /// How long running work may take to end after the program was asked to stop.
     pub stop_budget: Duration,
+    /// How long a copy's claim of a job lasts without renewal.
+    pub job_lease: Duration,
     /// The bot that writes to customers.
     pub telegram: Telegram,
     /// YooKassa, when it is enabled.

@@ -219,6 +219,17 @@ pub static SETTINGS: &[Setting] = &[
         ..PLAIN
     },
     Setting {
+        key: "job_lease",
+        env: "SEMEL_JOB_LEASE",
+        kind: Kind::Duration(2, 300),
+        unit: "duration, 2s to 5m",
+        default: Some("60s"),
+        one_line: "How long the jobs of a copy that died wait before another copy takes them up.",
+        more: "A living copy renews its claims three times as often; one that stalls for longer loses them. With SQLite, \
+             where there is one copy, a restart takes them up at once.",
+        ..PLAIN
+    },
+    Setting {
         key: "telegram.bot_token",
         env: "SEMEL_TELEGRAM_BOT_TOKEN",
         aliases: &["BOT_TOKEN"],

@@ -41,6 +41,7 @@ fn settings(reader: &mut Reader<'_>) -> Option<Settings> {
     let public_url = reader.read("public_url", parse::public_url);
     let api_token = api_token(reader);
     let stop_budget = reader.duration("stop_budget");
+    let job_lease = reader.duration("job_lease");
     // Each part is read before any is missed, so that all problems are found.
     let telegram = telegram(reader);
     let yookassa = yookassa(reader);
@@ -59,6 +60,7 @@ fn settings(reader: &mut Reader<'_>) -> Option<Settings> {
         api_token,
         trusted_proxies,
         stop_budget,
+        job_lease,
         telegram: telegram?,
         yookassa,
         heleket,

@@ -8,7 +8,7 @@ use semel_kernel::inbox::{self, InboxId};
 use semel_kernel::jobs::{Claim, Ended, Job, JobError, Retry};
 use semel_kernel::outbound::Manner;
 use semel_kernel::store::Tx;
-use semel_payments::{PaymentRef, Provider, Seen};
+use semel_payments::{CallError, PaymentRef, Provider, Seen};
 
 use super::flows::{self, TalkOrStore, by_ref};
 use super::hints::Says;
@@ -55,6 +55,14 @@ impl Job for ResolveHint {
             Ok(Found::Applied) => end(shop, &self.notice, &claim, "applied", None).await,
             Ok(Found::Nothing(reason)) => end(shop, &self.notice, &claim, "ignored", Some(reason)).await,
             Err(TalkOrStore::Own(error)) => Err(error.into()),
+            // No repeat changes a refusal: the notice is kept for a person to look at.
+            Err(TalkOrStore::Talk(
+                error @ (TalkError::Unsupported(_)
+                | TalkError::Said(CallError::Refused { .. } | CallError::Foreign { .. })),
+            )) => {
+                let reason = format!("{}: {error}", provider.as_str());
+                end(shop, &self.notice, &claim, "quarantined", Some(&reason)).await
+            }
             Err(TalkOrStore::Talk(TalkError::Said(said))) if claim.is_last() => {
                 let reason = format!("{}: {said}", provider.as_str());
                 end(shop, &self.notice, &claim, "quarantined", Some(&reason)).await
@@ -95,7 +103,20 @@ impl ResolveHint {
         let answer = talk::send(shop, rail, "payment.ask", Manner::Read, request).await?;
         match rail.asked(&answer).map_err(TalkError::from)? {
             None => Ok(Found::Nothing("the provider does not know this payment")),
-            Some(seen) => self.unknown(shop, seen, says.provider).await,
+            Some(seen) => {
+                // The notice did not say that it is ours, or lied about it: the provider's own word counts.
+                let (merchant, of) = (rail.merchant().to_owned(), seen.provider_id.clone());
+                let ours = seen.ours.as_deref().and_then(PaymentId::parse);
+                let found =
+                    shop.read("hint.match", move |tx| find(tx, provider, &merchant, &of, ours.as_ref())).await?;
+                match found {
+                    Some(payment) => {
+                        ask_and_settle(shop, &payment.id, Some(seen.provider_id)).await?;
+                        Ok(Found::Applied)
+                    }
+                    None => self.unknown(shop, seen, provider).await,
+                }
+            }
         }
     }
 
@@ -118,7 +139,7 @@ fn find(
     match known.as_ref().or(ours) {
         None => Ok(None),
         Some(id) => match flows::find(tx, id) {
-            Ok(payment) => Ok(Some(payment)),
+            Ok(payment) => Ok(Some(payment).filter(|payment| payment.provider == provider)),
             Err(Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(error),
         },

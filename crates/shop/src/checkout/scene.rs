@@ -64,19 +64,39 @@ fn json<T: DeserializeOwned>(row: &Row, index: usize) -> Result<T, StoreError> {
     serde_json::from_str(&text).map_err(|error| StoreError::Decode { wanted: "a list", found: error.to_string() })
 }
 
+/// The ids under which a provider may know a payment.
+#[derive(Debug, Default)]
+pub(super) struct Ids {
+    /// Those that the provider gave us.
+    pub(super) noted: Vec<String>,
+    /// Those that only notices name: true or not.
+    pub(super) named: Vec<String>,
+}
+
+impl Ids {
+    pub(super) fn is_empty(&self) -> bool {
+        self.noted.is_empty() && self.named.is_empty()
+    }
+
+    /// Adds an id that a notice names.
+    pub(super) fn name(&mut self, id: String) {
+        if !self.noted.contains(&id) && !self.named.contains(&id) {
+            self.named.push(id);
+        }
+    }
+}
+
 /// A payment and the ids under which its provider knows it: those we noted and those that waiting notices name.
-pub(super) async fn known_ids(shop: &Shop, id: &PaymentId) -> Result<(Payment, Vec<String>), Error> {
+pub(super) async fn known_ids(shop: &Shop, id: &PaymentId) -> Result<(Payment, Ids), Error> {
     let of = id.clone();
     shop.look("payment.known", move |tx| {
         let row = tx.first(sql::KNOWN, args![&of])?.ok_or_else(|| Error::missing("payment", &of))?;
         let payment = payment_of(&row)?;
-        let mut ids: Vec<String> = json(&row, 15)?;
+        let mut ids = Ids { noted: json(&row, 15)?, named: Vec::new() };
         for says in json::<Vec<String>>(&row, 16)? {
             let says: Option<Says> = serde_json::from_str(&says).ok();
-            if let Some(id) = says.and_then(|says| says.provider_id)
-                && !ids.contains(&id)
-            {
-                ids.push(id);
+            if let Some(id) = says.and_then(|says| says.provider_id) {
+                ids.name(id);
             }
         }
         Ok((payment, ids))

@@ -6,10 +6,10 @@ use semel_kernel::inbox;
 use semel_kernel::outbound::Manner;
 use semel_kernel::store::{Expect, Tx};
 use semel_money::Amount;
-use semel_payments::{PaymentRef, Rail, Seen, SeenState};
+use semel_payments::{CallError, PaymentRef, Rail, Seen, SeenState};
 
 use super::flows::{TalkOrStore, add_ref, advance, by_ref};
-use super::scene::{Scene, known_ids};
+use super::scene::{Ids, Scene, known_ids};
 use super::talk::{self, TalkError};
 use super::{Payment, PaymentId, PaymentState, sql};
 use crate::ledger::{self, Account, Origin, Posting};
@@ -30,10 +30,8 @@ pub(super) enum Standing {
 pub(super) async fn ask_and_settle(shop: &Shop, id: &PaymentId, also: Option<String>) -> Result<Standing, TalkOrStore> {
     let asked_at = shop.now();
     let (payment, mut ids) = known_ids(shop, id).await?;
-    if let Some(also) = also
-        && !ids.contains(&also)
-    {
-        ids.push(also);
+    if let Some(also) = also {
+        ids.name(also);
     }
     let seen = ask(shop, &payment, ids).await?;
     let of = id.clone();
@@ -42,24 +40,41 @@ pub(super) async fn ask_and_settle(shop: &Shop, id: &PaymentId, also: Option<Str
 }
 
 /// The provider's answers, one for each id that it knows.
-pub(super) async fn ask(shop: &Shop, payment: &Payment, ids: Vec<String>) -> Result<Vec<Seen>, TalkOrStore> {
+pub(super) async fn ask(shop: &Shop, payment: &Payment, ids: Ids) -> Result<Vec<Seen>, TalkOrStore> {
     let rail = shop.rail(payment.provider)?;
-    let mut seen = Vec::with_capacity(ids.len());
-    for id in ids {
-        let request = rail.ask(&PaymentRef::ProviderId(id.clone())).map_err(TalkError::from)?;
-        let answer = talk::send(shop, rail, "payment.ask", Manner::Read, request).await?;
-        let Some(mut found) = rail.asked(&answer).map_err(TalkError::from)? else { continue };
-        if found.state == SeenState::WaitingForCapture {
-            found = capture(shop, rail, payment, found).await?;
+    let mut seen = Vec::with_capacity(ids.noted.len() + ids.named.len());
+    for id in ids.noted {
+        seen.extend(ask_one(shop, rail, payment, id).await?);
+    }
+    for id in ids.named {
+        match ask_one(shop, rail, payment, id).await {
+            Ok(found) => seen.extend(found),
+            // Only a notice names this id, and a notice may lie: it must not keep the payment from being settled.
+            Err(TalkOrStore::Talk(
+                error @ (TalkError::Unsupported(_)
+                | TalkError::Said(CallError::Refused { .. } | CallError::Foreign { .. })),
+            )) => tracing::warn!(payment.id = %payment.id, %error, "a notice names an id that the provider refuses"),
+            Err(error) => return Err(error),
         }
-        seen.push(found);
     }
     Ok(seen)
 }
 
+async fn ask_one(shop: &Shop, rail: &Rail, payment: &Payment, id: String) -> Result<Option<Seen>, TalkOrStore> {
+    let request = rail.ask(&PaymentRef::ProviderId(id)).map_err(TalkError::from)?;
+    let answer = talk::send(shop, rail, "payment.ask", Manner::Read, request).await?;
+    match rail.asked(&answer).map_err(TalkError::from)? {
+        Some(found) if found.state == SeenState::WaitingForCapture => {
+            Ok(Some(capture(shop, rail, payment, found).await?))
+        }
+        found => Ok(found),
+    }
+}
+
 /// Takes money that the provider only holds, keyed by our payment.
 async fn capture(shop: &Shop, rail: &Rail, payment: &Payment, held: Seen) -> Result<Seen, TalkOrStore> {
-    if held.price != payment.amount || held.test {
+    let other = held.ours.as_deref().is_some_and(|ours| ours != payment.id.as_str());
+    if held.price != payment.amount || held.test || other {
         return Ok(held);
     }
     let request = rail.capture(&held.provider_id, &format!("cap-{}", payment.key)).map_err(TalkError::from)?;
@@ -78,11 +93,18 @@ pub(super) fn settle(
 ) -> Result<Standing, Error> {
     let about: Vec<String> = seen.iter().map(|one| one.provider_id.clone()).collect();
     let mut scene = Scene::read(tx, id, &about)?;
-    let mut standing = if seen.is_empty() { Standing::Open } else { Standing::Final };
+    let mut standing: Option<Standing> = None;
     for one in seen {
-        // A notice may name one payment of ours and another one at the provider: then it is not about this one.
-        let foreign = one.ours.as_deref().is_some_and(|ours| ours != scene.payment.id.as_str());
-        if foreign {
+        // A notice may name one payment of ours and another one at the provider: then it is not about this one. Where the
+        // provider does not say whose a payment is, it is ours only if we opened it.
+        let own = match one.ours.as_deref() {
+            Some(ours) => ours == scene.payment.id.as_str(),
+            None => {
+                let Payment { provider, merchant, id, .. } = &scene.payment;
+                by_ref(tx, *provider, merchant, &one.provider_id)?.as_ref() == Some(id)
+            }
+        };
+        if !own {
             continue;
         }
         if scene.payment.provider_id.as_deref() != Some(&one.provider_id) {
@@ -90,14 +112,14 @@ pub(super) fn settle(
             let args = args![&scene.payment.id, &one.provider_id, None::<String>, None::<i64>];
             tx.later(sql::LINKED, args, Expect::Rows(1))?;
         }
-        if take_in(tx, shop, &mut scene, one)? == Standing::Open {
-            standing = Standing::Open;
-        }
+        let stands = take_in(tx, shop, &mut scene, one)?;
+        standing = Some(if standing == Some(Standing::Open) { Standing::Open } else { stands });
     }
     inbox::apply(tx, id.as_str(), asked_at)?;
     let now = tx.now();
     tx.later(sql::ASKED, args![id, now], Expect::Any)?;
-    Ok(standing)
+    // Nothing that was seen is about this payment: so nothing about it is final.
+    Ok(standing.unwrap_or(Standing::Open))
 }
 
 fn take_in(tx: &mut Tx, shop: &Shop, scene: &mut Scene, seen: &Seen) -> Result<Standing, Error> {

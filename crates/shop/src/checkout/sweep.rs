@@ -73,15 +73,33 @@ impl SweepProvider {
                 .into_iter()
                 .filter(|seen| matches!(seen.state, SeenState::Paid | SeenState::PaidOver | SeenState::Short))
             {
-                let provider = self.provider;
-                shop.write("sweep.book", move |tx, shop| book(tx, shop, provider, &seen, asked_at)).await?;
+                let (provider, id) = (self.provider, seen.provider_id.clone());
+                let booked = shop.write("sweep.book", move |tx, shop| book(tx, shop, provider, &seen, asked_at)).await;
+                match booked {
+                    Ok(()) => {}
+                    Err(Error::Store(error)) => return Err(Error::Store(error).into()),
+                    // One odd payment must not hide those behind it.
+                    Err(error) => {
+                        let key = format!("sweep:{}:{id}", provider.as_str());
+                        let text = format!("{} payment {id} cannot be booked: {error}", provider.as_str());
+                        shop.write("sweep.odd", move |tx, shop| {
+                            alerts::flows::raise(tx, shop, key.clone(), text.clone())
+                        })
+                        .await?;
+                    }
+                }
             }
             cursor = next;
             if cursor.is_none() {
-                break;
+                return Ok(());
             }
         }
-        Ok(())
+        let key = format!("sweep-long:{}:{}", self.provider.as_str(), self.tick);
+        let text = format!(
+            "The list of {} has more than {PAGES_AT_MOST} pages: the rest was not read",
+            self.provider.as_str()
+        );
+        Ok(shop.write("sweep.long", move |tx, shop| alerts::flows::raise(tx, shop, key.clone(), text.clone())).await?)
     }
 }
 

@@ -39,9 +39,10 @@ fn call_of(label: &'static str, provider: Provider, manner: Manner) -> Call {
     let mut call = Call::new(label, provider.as_str(), manner);
     call.deadline = deadline;
     call.attempt_timeout = attempt;
-    // CrystalPay publishes about 5 requests a second; the others publish nothing, so they get a polite limit.
-    let per_second = if provider == Provider::CrystalPay { 4 } else { 50 };
-    call.pace = Some(Pace { per_second, burst: per_second });
+    // CrystalPay publishes about 5 requests a second. The others publish nothing: their 429 and `Retry-After` rule.
+    if provider == Provider::CrystalPay {
+        call.pace = Some(Pace { per_second: 4, burst: 4 });
+    }
     call
 }
 
@@ -81,6 +82,8 @@ pub fn api_error(provider: Provider, error: TalkError) -> Error {
     let name = provider.as_str().to_owned();
     match error {
         TalkError::Said(CallError::ReceiptNeeded { text }) => Error::invalid("customer.email", text),
+        // A receipt needs to know where to go: the request lacks it.
+        TalkError::Unsupported(text) if text.contains("customer.email") => Error::invalid("customer.email", text),
         TalkError::Unsupported(text) => Error::Conflict(text),
         TalkError::Said(said @ (CallError::Refused { .. } | CallError::Foreign { .. })) => {
             Error::ProviderRefused { provider: name, text: said.to_string() }

@@ -164,7 +164,10 @@ async fn refund(
     let id = order_id(&id)?;
     let view = match resume {
         Some(_) => OrderView::load(&shop, &id).await?, // Begun by the request that died; its job goes on by itself.
-        None => refunds::flows::begin(&shop, id, body, key, "api".into()).await?,
+        None => {
+            let body = refunds::NewRefundRequest { reason: reason(body.reason)?, ..body };
+            refunds::flows::begin(&shop, id, body, key, "api".into()).await?
+        }
     };
     Ok(Json(view).into_response())
 }

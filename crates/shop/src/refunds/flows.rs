@@ -102,6 +102,7 @@ fn write_refund(tx: &mut Tx, shop: &Shop, id: &OrderId, request: &NewRefundReque
     match payment {
         None => succeed(tx, shop, &refund, &mut order, None),
         Some(payment) => {
+            hold_topup(tx, shop, &refund, &order)?;
             jobs::enqueue(
                 tx,
                 &RunRefund { refund: refund.id.clone(), order: id.clone(), provider: payment.provider },
@@ -137,7 +138,13 @@ fn insert(tx: &mut Tx, refund: &Refund, target: Target) -> Result<(), Error> {
 }
 
 /// The payment of `order` that can give `amount` back through its provider.
-fn refundable(tx: &mut Tx, shop: &Shop, order: &Order, amount: Amount, address: Option<String>) -> Result<Payment, Error> {
+fn refundable(
+    tx: &mut Tx,
+    shop: &Shop,
+    order: &Order,
+    amount: Amount,
+    address: Option<String>,
+) -> Result<Payment, Error> {
     let paid = payments::of_order(tx, &order.id)?.into_iter().find(|p| p.state == PaymentState::Paid);
     let Some(payment) = paid else {
         return Err(Error::Conflict("no provider took money for this order: refund it to the balance".into()));
@@ -160,6 +167,72 @@ fn refundable(tx: &mut Tx, shop: &Shop, order: &Order, amount: Amount, address: 
     Ok(payment)
 }
 
+/// How much of a refund comes out of what its order put on the customer's balance: earlier refunds took theirs first.
+fn topup_share(tx: &mut Tx, refund: &Refund, order: &Order) -> Result<Amount, Error> {
+    let unit = order.currency();
+    let mut topped = Amount::zero(unit);
+    for item in order_flows::items(tx, &order.id)?.iter().filter(|item| item.kind == Kind::Topup) {
+        topped = topped.checked_add(item.price.times(item.quantity)?)?;
+    }
+    if !topped.is_positive() {
+        return Ok(topped);
+    }
+    let before: i64 = tx.one(sql::BEFORE, args![&order.id, &refund.id])?.get(0)?;
+    let left = topped.minor().saturating_sub(before).max(0);
+    Ok(Amount::new(left.min(refund.amount.minor()), unit))
+}
+
+fn hold_key(refund: &Refund) -> String {
+    format!("refund-hold:{}", refund.id)
+}
+
+/// Takes what topped the balance up from there before the provider is asked to give it back: it must not be spent
+/// meanwhile. It waits in the order's account for the end of the refund.
+///
+/// # Errors
+/// [`Error::Insufficient`] when the customer has spent it.
+fn hold_topup(tx: &mut Tx, shop: &Shop, refund: &Refund, order: &Order) -> Result<(), Error> {
+    let share = topup_share(tx, refund, order)?;
+    if !share.is_positive() {
+        return Ok(());
+    }
+    let unit = order.currency();
+    let entries =
+        vec![(Account::customer(&order.customer, unit), share.neg()), (Account::order(&order.id, unit), share)];
+    ledger::post(tx, shop, &Posting::new("refund_hold", hold_key(refund), entries)?.for_order(&order.id))?;
+    Ok(())
+}
+
+/// Where the topped-up part of a refund comes from, and how much of it is there.
+fn topup_source(
+    tx: &mut Tx,
+    shop: &Shop,
+    refund: &Refund,
+    order: &Order,
+    payment: Option<&Payment>,
+) -> Result<(Account, Amount), Error> {
+    let unit = order.currency();
+    let share = topup_share(tx, refund, order)?;
+    let customer = Account::customer(&order.customer, unit);
+    if payment.is_none() || !share.is_positive() {
+        return Ok((customer, share));
+    }
+    if ledger::is_posted(tx, &hold_key(refund))? {
+        return Ok((Account::order(&order.id, unit), share));
+    }
+    // It was made at the provider: the money has left, so the books say so, whatever the customer still has.
+    let there = ledger::balance(tx, &order.customer, unit)?;
+    if there.minor() >= share.minor() {
+        return Ok((customer, share));
+    }
+    let text = format!(
+        "{} of order {} went back through the provider, but the customer has only {there} of it left: the rest is a loss",
+        refund.amount, order.id
+    );
+    alerts::flows::raise(tx, shop, format!("refund-loss:{}", refund.id), text)?;
+    Ok((customer, Amount::new(there.minor().max(0), unit)))
+}
+
 /// Books a refund whose money went back, and moves its order on.
 pub(super) fn succeed(
     tx: &mut Tx,
@@ -170,23 +243,14 @@ pub(super) fn succeed(
 ) -> Result<(), Error> {
     let unit = order.currency();
     let (key, amount) = (format!("refund:{}", refund.id), refund.amount);
-    let items = order_flows::items(tx, &order.id)?;
     // What topped the balance up comes from there again; the rest was sold.
-    let mut topped = Amount::zero(unit);
-    for item in items.iter().filter(|item| item.kind == Kind::Topup) {
-        topped = topped.checked_add(item.price.times(item.quantity)?)?;
-    }
-    let from_balance = Amount::new(topped.minor().min(amount.minor()), unit);
+    let (source, from_balance) = topup_source(tx, shop, refund, order, payment)?;
     let from_sales = amount.checked_sub(from_balance)?;
     let to = match payment {
         Some(payment) => Account::external(payment.provider, &payment.merchant, unit),
         None => Account::customer(&order.customer, unit),
     };
-    let entries = vec![
-        (Account::customer(&order.customer, unit), from_balance.neg()),
-        (Account::sales(unit), from_sales.neg()),
-        (to, amount),
-    ];
+    let entries = vec![(source, from_balance.neg()), (Account::sales(unit), from_sales.neg()), (to, amount)];
     let kind = if payment.is_some() { "refund" } else { "refund_to_balance" };
     let mut posting = Posting::new(kind, &key, entries)?.for_order(&order.id).note(refund.reason.clone());
     if let Some(payment) = payment {
@@ -197,7 +261,13 @@ pub(super) fn succeed(
         });
         tx.later(sql::REFUND_PAYMENT, args![&payment.id, amount.minor()], Expect::Rows(1))?;
     }
-    ledger::post(tx, shop, &posting)?;
+    ledger::post(tx, shop, &posting).map_err(|error| match error {
+        // Spent since the look. The money has left, so this is booked anew and not given up.
+        Error::Insufficient { .. } if payment.is_some() => {
+            Error::Store(StoreError::Contention("the balance changed while a refund was booked".into()))
+        }
+        other => other,
+    })?;
     let now = tx.now();
     tx.later(sql::FINISH, args![&refund.id, "succeeded", now], Expect::Any)?;
     let given: i64 = tx.one(sql::GIVEN, args![&order.id])?.get(0)?;
@@ -225,6 +295,13 @@ pub(super) fn succeed(
 pub(super) fn fail(tx: &mut Tx, shop: &Shop, refund: &Refund, order: &mut Order, reason: &str) -> Result<(), Error> {
     let now = tx.now();
     tx.later(sql::FINISH, args![&refund.id, "failed", now], Expect::Rows(1))?;
+    if ledger::is_posted(tx, &hold_key(refund))? {
+        let (unit, share) = (order.currency(), topup_share(tx, refund, order)?);
+        let entries =
+            vec![(Account::order(&order.id, unit), share.neg()), (Account::customer(&order.customer, unit), share)];
+        let key = format!("refund-release:{}", refund.id);
+        ledger::post(tx, shop, &Posting::new("refund_release", key, entries)?.for_order(&order.id))?;
+    }
     if order.state == State::RefundPending {
         order_flows::advance(tx, order, refund.after, "refund", Some(reason))?;
     }
@@ -244,6 +321,17 @@ pub fn is_running(tx: &mut Tx, payment: &PaymentId) -> Result<bool, Error> {
 pub(super) fn linked(tx: &mut Tx, refund: &Refund, provider_refund_id: &str) -> Result<(), Error> {
     tx.later(sql::SET_PROVIDER_ID, args![&refund.id, provider_refund_id], Expect::Any)?;
     Ok(())
+}
+
+/// Notes the id of a refund before its only call, where the provider honours no key. False when another refund of the
+/// same payment has it: such a provider gives a payment back once.
+pub(super) fn sending(tx: &mut Tx, refund: &RefundId, provider_refund_id: &str) -> Result<bool, Error> {
+    Ok(tx.execute(sql::SET_PROVIDER_ID, args![refund, provider_refund_id])? == 1)
+}
+
+/// Takes [`sending`] back after a call that certainly did nothing.
+pub(super) fn not_sent(tx: &mut Tx, refund: &RefundId) -> Result<(), Error> {
+    Ok(tx.later(sql::UNLINK, args![refund], Expect::Any)?)
 }
 
 /// Applies what the provider says about a refund of ours. True when it is final.

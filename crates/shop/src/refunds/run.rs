@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use semel_kernel::jobs::{Claim, Ended, Job, JobError, Manner, Outcome, Retry};
 use semel_kernel::outbound::Manner as CallManner;
-use semel_payments::{CallError, Line, NewRefund, Provider, SeenRefund};
+use semel_payments::{CallError, Line, NewRefund, Provider, Rail, Request, SeenRefund};
 
 use super::{Refund, RefundId, flows};
 use crate::checkout::Payment;
-use crate::checkout::flows as payments;
+use crate::checkout::flows::{self as payments, TalkOrStore};
 use crate::checkout::talk::{self, TalkError};
 use crate::customers::{self, Customer};
 use crate::orders::OrderId;
@@ -73,9 +73,11 @@ impl Job for RunRefund {
                 });
                 Ok(ended.await?)
             }
-            Err(TalkError::Said(CallError::Refused { text, .. })) => self.refused(shop, claim, text).await,
-            Err(TalkError::Unsupported(text)) => self.refused(shop, claim, text).await,
-            Err(error) => Err(talk::job_error(self.provider, error, shop.now())),
+            Err(TalkOrStore::Talk(TalkError::Said(CallError::Refused { text, .. }) | TalkError::Unsupported(text))) => {
+                self.refused(shop, claim, text).await
+            }
+            Err(TalkOrStore::Talk(error)) => Err(talk::job_error(self.provider, error, shop.now())),
+            Err(TalkOrStore::Own(error)) => Err(error.into()),
         }
     }
 }
@@ -87,12 +89,18 @@ impl RunRefund {
         refund: &Refund,
         payment: &Payment,
         customer: &Customer,
-    ) -> Result<SeenRefund, TalkError> {
+    ) -> Result<SeenRefund, TalkOrStore> {
         let rail = shop.rail(self.provider).map_err(|error| TalkError::Unsupported(error.to_string()))?;
+        let keyed = self.provider == Provider::YooKassa;
         if let Some(id) = &refund.provider_refund_id {
-            let answer = talk::send(shop, rail, "refund.ask", CallManner::Read, rail.ask_refund(id)?).await?;
-            if let Some(seen) = rail.asked_refund(&answer)? {
+            let request = rail.ask_refund(id).map_err(TalkError::from)?;
+            let answer = talk::send(shop, rail, "refund.ask", CallManner::Read, request).await?;
+            if let Some(seen) = rail.asked_refund(&answer).map_err(TalkError::from)? {
                 return Ok(seen);
+            }
+            if !keyed {
+                let text = "the call was made and the payment shows no refund: it is not repeated".to_owned();
+                return Err(TalkError::Said(CallError::Unclear { status: None, text }).into());
             }
         }
         let new = NewRefund {
@@ -105,8 +113,42 @@ impl RunRefund {
             customer_phone: customer.phone.clone(),
             lines: vec![Line { title: format!("Refund of order {}", refund.order), quantity: 1, price: refund.amount }],
         };
-        let answer = talk::send(shop, rail, "refund.create", CallManner::Keyed, rail.refund(&new)?).await?;
-        Ok(rail.refunded(&new, &answer)?)
+        let request = rail.refund(&new).map_err(TalkError::from)?;
+        if !keyed {
+            return self.send_once(shop, rail, &new, request).await;
+        }
+        let answer = talk::send(shop, rail, "refund.create", CallManner::Keyed, request).await?;
+        Ok(rail.refunded(&new, &answer).map_err(TalkError::from)?)
+    }
+
+    /// Sends a refund to a provider that honours no key: at most once. That it may have been sent is written before, and
+    /// from then on it is only asked about.
+    async fn send_once(
+        &self,
+        shop: &Shop,
+        rail: &Rail,
+        new: &NewRefund,
+        request: Request,
+    ) -> Result<SeenRefund, TalkOrStore> {
+        let (id, there) = (self.refund.clone(), new.provider_id.clone());
+        if !shop.write("refund.sending", move |tx, _| flows::sending(tx, &id, &there)).await? {
+            let text = "this payment had a refund before, and its provider gives a payment back once".to_owned();
+            return Err(TalkError::Unsupported(text).into());
+        }
+        let sent = match talk::send(shop, rail, "refund.create", CallManner::Asked, request).await {
+            Ok(answer) => rail.refunded(new, &answer).map_err(TalkError::from),
+            Err(error) => Err(error),
+        };
+        let nothing = match &sent {
+            Err(TalkError::Away(away)) => away.never_sent(),
+            Err(TalkError::Said(CallError::Throttled { .. } | CallError::Misconfigured { .. })) => true,
+            _ => false,
+        };
+        if nothing {
+            let id = self.refund.clone();
+            shop.write("refund.not_sent", move |tx, _| flows::not_sent(tx, &id)).await?;
+        }
+        Ok(sent?)
     }
 
     async fn refused(&self, shop: &Shop, claim: Claim, text: String) -> Result<Ended, JobError> {

@@ -9,6 +9,11 @@ semel_kernel::statements! {
     GIVEN = "select cast(coalesce(sum(amount), 0) as bigint) from refunds where order_id = $1 and state in ('pending', 'succeeded')";
     SET_PROVIDER_ID = "update refunds set provider_refund_id = $2 where id = $1 and provider_refund_id is null
         and not exists (select 1 from refunds other where other.provider_refund_id = $2)";
+    /// Only for a call that certainly did nothing.
+    UNLINK = "update refunds set provider_refund_id = null where id = $1 and state = 'pending'";
+    /// What earlier refunds of an order gave back. Ids sort by their moment.
+    BEFORE = "select cast(coalesce(sum(amount), 0) as bigint) from refunds
+        where order_id = $1 and id < $2 and state in ('pending', 'succeeded')";
     FINISH = "update refunds set state = $2, ended_at = $3 where id = $1 and state = 'pending'";
     REFUND_PAYMENT = "update payments set refunded = refunded + $2 where id = $1 and refunded + $2 <= received";
 }

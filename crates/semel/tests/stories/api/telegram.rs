@@ -62,7 +62,7 @@ each_store! { ROOMS;
         assert_eq!(shop.alerts().iter().filter(told).count(), 1, "{:?}", shop.alerts());
         shop.wait(Duration::from_secs(3600)).await;
         let tries = shop.sandbox.truth().gt_tg.iter().filter(|call| call.chat_id == Some(CUSTOMER)).count();
-        assert_eq!(tries, 1, "a closed door is knocked at once");
+        assert_eq!(tries, 1, "nobody knocks twice at a closed door");
 
         let (status, refunded) = shop.refund(&order, "balance", None).await;
         assert_eq!((status, text(&refunded["status"])), (200, "refunded".to_owned()), "{refunded}");

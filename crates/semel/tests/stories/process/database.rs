@@ -180,7 +180,7 @@ async fn a_database_that_dies_under_load_loses_nothing_that_was_acknowledged() {
 
 /// Looks every 50 ms how many sessions the program holds, whenever the server is up.
 async fn most_sessions(server: Arc<PgServer>, up: Arc<tokio::sync::Mutex<()>>, stop: CancellationToken) -> i64 {
-    let mut most = 0;
+    let mut most: i64 = 0;
     while !stop.is_cancelled() {
         {
             let _up = up.lock().await;
@@ -243,7 +243,8 @@ async fn slow_clients_cost_their_own_time_only() {
         let ended = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut answer)).await;
         assert!(ended.is_ok(), "a slow client is sent away");
         let answer = String::from_utf8_lossy(&answer);
-        let told = if said_more { answer.starts_with("HTTP/1.1 408 ") } else { answer.is_empty() || answer.contains("408") };
+        let told =
+            if said_more { answer.starts_with("HTTP/1.1 408 ") } else { answer.is_empty() || answer.contains("408") };
         assert!(told, "and told why: {answer:?}");
     }
     for order in [&one, &other] {
@@ -331,32 +332,31 @@ async fn on_a_small_disk(world: &World) -> Program {
 
 /// What gives a process mounts of its own here: being root, or being allowed to seem so.
 fn namespace() -> &'static [&'static str] {
-    let ways: [&[&str]; 2] = [&["--mount"], &["--mount", "--map-root-user"]];
-    let works = |way: &&&'static [&'static str]| {
+    const AS_ROOT: &[&str] = &["--mount"];
+    const AS_IF_ROOT: &[&str] = &["--mount", "--map-root-user"];
+    for way in [AS_ROOT, AS_IF_ROOT] {
         let mut command = Command::new("unshare");
-        command.args(**way).args(["sh", "-c", "mount -t tmpfs -o size=1m tmpfs /mnt"]);
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-        command.status().is_ok_and(|status| status.success())
-    };
-    match ways.iter().find(works) {
-        Some(way) => way,
-        None => panic!(
-            "a full disk is made in a mount namespace, which is forbidden here: run ./test as root, in a container with \
-             the capability SYS_ADMIN, or where `unshare --mount --map-root-user` works"
-        ),
+        command.args(way).args(["sh", "-c", "mount -t tmpfs -o size=1m tmpfs /mnt"]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        if command.status().is_ok_and(|status| status.success()) {
+            return way;
+        }
     }
+    panic!(
+        "a full disk is made in a mount namespace, which is forbidden here: run ./test as root, in a container with the \
+         capability SYS_ADMIN, or where `unshare --mount --map-root-user` works"
+    )
 }
 
-/// Writes a file until not one byte more fits on its disk.
+/// Writes a file until not one page more fits on its disk.
 fn fill(path: &Path) {
     let mut file = File::create(path).expect("the ballast is made");
-    for size in [64 * 1024, 4096, 1] {
+    for size in [64 * 1024, 4096] {
         let piece = vec![0_u8; size];
-        // At most twice the disk: a disk that never fills is no small one.
-        for _ in 0..=(32 * 1024 * 1024 / size) {
-            if file.write_all(&piece).is_err() {
-                break;
-            }
+        let mut written = 0;
+        while file.write_all(&piece).is_ok() {
+            written += size;
+            assert!(written < 64 * 1024 * 1024, "the small disk has an end");
         }
     }
 }

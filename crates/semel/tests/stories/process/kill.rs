@@ -132,12 +132,12 @@ async fn kill_at(engine: Engine, place: Place) {
     let trace = world.path("trace");
     let armed = format!("{}#{}", place.name, place.nth);
     let told_in = trace.to_string_lossy().into_owned();
-    let mut program =
-        world.launch(&[("SEMEL_FAILPOINT", armed.as_str()), ("SEMEL_FAILPOINT_TRACE", told_in.as_str())]);
+    let mut program = world.launch(&[("SEMEL_FAILPOINT", armed.as_str()), ("SEMEL_FAILPOINT_TRACE", told_in.as_str())]);
     // As far as before the webhook in the sale that went well; on PostgreSQL, where a look at the queue is such a place,
     // it may die already now.
     let patience = Patience::of(format!("the program armed with {armed} is ready"), 60);
-    while program.process.ended().is_none() && !(program.is_ready().await && count(&trace, &place.name) >= place.before) {
+    while program.process.ended().is_none() && !(program.is_ready().await && count(&trace, &place.name) >= place.before)
+    {
         patience.wait().await;
     }
 

@@ -477,8 +477,11 @@ impl World {
     }
 }
 
+/// The program's socket lies in it, whose path has room for about a hundred bytes; some temporary folders have long names.
 fn tempdir() -> TempDir {
-    tempfile::tempdir().expect("a temporary folder")
+    let usual = std::env::temp_dir();
+    let place = if usual.as_os_str().len() <= 60 { usual } else { PathBuf::from("/tmp") };
+    tempfile::tempdir_in(place).expect("a temporary folder")
 }
 
 /// An address for a program that dies and comes back to it. Its port lies below those that the system hands out by

@@ -1,0 +1,315 @@
+//! The command line: the same through the running program and without one, one sentence and an exit code for everything
+//! that is wrong, and no secret anywhere.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use semel_kernel::store::Engine;
+use semel_sandbox as outside;
+
+use super::program::{Door, Killed, Order, Patience, Process, Program, Said, TOKEN, World, text};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_file_has_one_program_and_a_second_is_told_so_within_a_second() {
+    let world = World::on(Engine::Sqlite).await;
+    let mut program = world.start().await;
+    let order = program.sell_one(42).await;
+    let mut fastest = Duration::MAX;
+    // A crowded machine may stall one start.
+    for _ in 0..3 {
+        let second = world.cli(&["serve", "--listen", "127.0.0.1:0"]).await;
+        fastest = fastest.min(second.took);
+        let complaint = second.bad();
+        let sentence = "is in use by a running semel; stop it first, or let the command go through it";
+        assert!(complaint.contains(sentence), "{complaint}");
+    }
+    assert!(fastest < Duration::from_secs(1), "the refusal took {fastest:?}");
+    // Commands go through the running program meanwhile.
+    let shown = world.cli(&["order", "show", &order.id]).await.good();
+    assert!(shown.contains(&order.id) && shown.contains("pending"), "{shown}");
+
+    // A program that was killed leaves its socket behind, and nobody is confused by it.
+    program.process.kill_9();
+    assert!(world.path("semel.db.sock").exists(), "a killed program cleans nothing up");
+    let listed = world.cli(&["order", "list"]).await.good();
+    assert!(listed.contains(&order.id), "{listed}");
+    let mut program = world.start().await;
+    world.acknowledged(world.pay(&order)).await;
+    program.delivered(&order).await;
+    world.finish(program, Killed::BesideTelegram).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_command_works_through_the_running_program_and_without_one() {
+    let world = World::on(Engine::Sqlite).await;
+    let mut program = world.start().await;
+    let order = program.sell_one(42).await;
+    world.acknowledged(world.pay(&order)).await;
+    program.delivered(&order).await;
+    program.at_rest().await;
+
+    let door = program.door.clone();
+    every_command(&world, &order, "WARM").await;
+    tokens(&world, Some(&door)).await;
+    program.terminate().await;
+    assert!(!world.path("semel.db.sock").exists(), "a program that ends well takes its socket away");
+    every_command(&world, &order, "COLD").await;
+    tokens(&world, None).await;
+
+    let program = world.start().await;
+    world.finish(program, Killed::BesideTelegram).await;
+}
+
+async fn every_command(world: &World, order: &Order, batch: &str) {
+    let listed = world.cli(&["order", "list", "--status", "delivered", "--customer", "42"]).await.good();
+    assert!(listed.lines().count() == 2 && listed.contains(&order.id) && listed.contains("990.00 RUB"), "{listed}");
+    let shown = world.cli(&["order", "show", &order.id]).await.good();
+    for part in [order.id.as_str(), "delivered", "yookassa", "timeline", "payment.confirm", "message.send"] {
+        assert!(shown.contains(part), "{part} is missing in\n{shown}");
+    }
+    let complaint = world.cli(&["order", "show", "ord_0"]).await.bad();
+    assert!(complaint.contains("there is no order ord_0"), "{complaint}");
+
+    let product = world.cli(&["product", "create", &format!("Keys {batch}"), "10.00"]).await.good();
+    let product = product.trim();
+    let lines: Vec<String> = (0..2_500).map(|n| format!("{batch}-{n:04}")).collect();
+    let file = world.path("stock.txt");
+    fs::write(&file, lines.join("\n")).expect("a file with stock");
+    let file = file.to_string_lossy().into_owned();
+    let first = world.cli(&["stock", "import", product, &file]).await.good();
+    assert!(first.starts_with("2500 added, 0 were there before"), "{first}");
+    let again = world.cli(&["stock", "import", product, &file]).await.good();
+    assert!(again.starts_with("0 added, 2500 were there before"), "{again}");
+    let products = world.cli(&["product", "list"]).await.good();
+    let stocked = products.lines().any(|line| line.contains(product) && line.contains("2500"));
+    assert!(stocked, "{products}");
+
+    let jobs = world.cli(&["job", "list", "--state", "done"]).await.good();
+    let confirm = jobs.lines().find(|line| line.contains("payment.confirm")).unwrap_or_else(|| panic!("{jobs}"));
+    let job = confirm.split_whitespace().next().expect("an id");
+    let why = world.cli(&["job", "why", job]).await.good();
+    assert!(why.starts_with(&format!("{job} (payment.confirm): ")) && why.trim_end().ends_with('.'), "{why}");
+    let complaint = world.cli(&["job", "list", "--state", "dnoe"]).await.bad();
+    assert!(complaint.contains("dnoe is not one of ready, running, done"), "{complaint}");
+
+    let inbox = world.cli(&["inbox", "list"]).await.good();
+    assert!(inbox.contains("yookassa:payment.succeeded:") && inbox.contains("applied"), "{inbox}");
+
+    let verdict = world.cli(&["verify", "--at-rest"]).await.good();
+    assert!(verdict.lines().filter(|line| line.starts_with("ok ")).count() > 20, "a line for each promise:\n{verdict}");
+    assert!(!verdict.contains("BROKEN"), "{verdict}");
+    assert!(verdict.trim_end().ends_with("every promise that can be checked here holds"), "{verdict}");
+}
+
+/// A token is shown once, works at once, and is worthless after it was revoked.
+async fn tokens(world: &World, door: Option<&Door>) {
+    let made = world.cli(&["token", "create", "reports", "--scope", "read"]).await.good();
+    let token = made.lines().next().expect("the token").trim().to_owned();
+    assert!(token.starts_with("semel_") && token.len() > 40, "{made}");
+    let id = made.split_whitespace().find(|word| word.starts_with("tok_")).expect("the token's id");
+    let id = id.trim_end_matches('`').to_owned();
+    let listed = world.cli(&["token", "list"]).await.good();
+    assert!(listed.contains(&id) && listed.contains("reports") && !listed.contains(&token), "{listed}");
+    if let Some(door) = door {
+        let bearer = door.as_bearer(&token);
+        assert_eq!(bearer.get("/api/v1/orders").await.status, 200);
+        let more = bearer.post("/api/v1/products", &json!({ "title": "Mine now" })).await;
+        assert_eq!(more.status, 403, "a token that may read changes nothing: {}", more.text);
+    }
+    let revoked = world.cli(&["token", "revoke", &id]).await.good();
+    assert!(revoked.contains("worthless"), "{revoked}");
+    if let Some(door) = door {
+        assert_eq!(door.as_bearer(&token).get("/api/v1/orders").await.status, 401);
+    }
+    let complaint = world.cli(&["token", "revoke", &id]).await.bad();
+    assert!(complaint.contains(&id), "{complaint}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn settings_are_shown_without_their_secrets_and_explained_by_name() {
+    let world = World::on(Engine::Sqlite).await;
+    let printed = world.cli(&["config", "print"]).await.good();
+    let secrets = [
+        TOKEN,
+        outside::BOT_TOKEN,
+        outside::YOOKASSA_SECRET_KEY,
+        outside::HELEKET_PAYMENT_KEY,
+        outside::CRYSTALPAY_SECRET,
+        outside::CRYSTALPAY_SALT,
+    ];
+    for secret in secrets {
+        assert!(!printed.contains(secret), "a secret is printed:\n{printed}");
+    }
+    let line = printed.lines().find(|line| line.starts_with("yookassa.secret_key ")).expect("a line for each setting");
+    assert!(line.contains("(set)") && line.ends_with("# environment SEMEL_YOOKASSA_SECRET_KEY"), "{line}");
+    // With a password in it, the database's address is a secret, too.
+    let url = [("SEMEL_DATABASE_URL", "postgres://shop:hunter2@db.internal/shop")];
+    let printed = world.cli_with(&["config", "print"], &url).await.good();
+    assert!(!printed.contains("hunter2") && printed.contains("db.internal/shop"), "{printed}");
+
+    let explained = world.cli(&["config", "explain", "SEMEL_JOB_LEASE"]).await.good();
+    assert!(explained.contains("Default: 60s."), "{explained}");
+    let complaint = world.cli(&["config", "explain", "SEMEL_LISEN"]).await.bad();
+    assert!(complaint.contains("`SEMEL_LISEN` is not a setting: did you mean `SEMEL_LISTEN`?"), "{complaint}");
+    // A program with a misspelt setting does not start either.
+    let complaint = world.cli_with(&["serve"], &[("SEMEL_YOOKASA_SHOP_ID", "1")]).await.bad();
+    assert!(complaint.contains("did you mean `SEMEL_YOOKASSA_SHOP_ID`?"), "{complaint}");
+    world.sandbox.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn init_writes_a_file_for_its_owner_only_and_replaces_nothing() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("semel.toml");
+    let token = outside::BOT_TOKEN;
+    let flags = ["init", "--bot-token", token, "--owner-id", "77", "--public-url", "https://pay.example.com"];
+    let init = || {
+        let mut command = bare(folder.path());
+        command.args(flags);
+        command
+    };
+    said(init(), folder.path()).await.good();
+    let mode = fs::metadata(&file).expect("the file is there").permissions().mode() & 0o777;
+    assert_eq!(mode, 0o600, "it holds secrets");
+    let written = fs::read_to_string(&file).expect("the file is text");
+    assert!(written.contains(token) && written.contains("admin_ids = [77]"), "{written}");
+
+    let complaint = said(init(), folder.path()).await.bad();
+    assert!(complaint.contains("is there already; --force replaces it"), "{complaint}");
+    assert_eq!(fs::read_to_string(&file).expect("the file is text"), written, "and nothing was replaced");
+
+    // What it wrote can be read, and is read without being named.
+    let mut print = bare(folder.path());
+    print.args(["config", "print"]);
+    let printed = said(print, folder.path()).await.good();
+    assert!(printed.contains("https://pay.example.com") && !printed.contains(token), "{printed}");
+
+    // Without flags and without a terminal it says which flag it needs, and does not wait for ever.
+    let empty = tempfile::tempdir().expect("a temporary folder");
+    let mut silent = bare(empty.path());
+    silent.arg("init");
+    let complaint = said(silent, folder.path()).await.bad();
+    assert!(complaint.contains("there is no terminal to ask on: give --bot-token"), "{complaint}");
+}
+
+/// The program in a folder, with no settings at all.
+fn bare(folder: &std::path::Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_semel"));
+    command.current_dir(folder).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    command
+}
+
+async fn said(command: Command, folder: &std::path::Path) -> Said {
+    let mut process = Process::start(command, folder);
+    let status = process.wait_exit(60).await;
+    Said { code: status.code(), out: process.said(), err: process.log(), took: Duration::ZERO }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn migrate_tells_first_when_asked_to_and_then_does_it() {
+    let world = World::on(Engine::Sqlite).await;
+    let told = world.cli(&["migrate", "--dry-run"]).await.good();
+    assert!(told.lines().count() >= 3 && told.lines().all(|line| line.starts_with("missing: ")), "{told}");
+    let again = world.cli(&["migrate", "--dry-run"]).await.good();
+    assert_eq!(again, told, "telling changes nothing");
+    let done = world.cli(&["migrate"]).await.good();
+    assert_eq!(done, told.replace("missing: ", "applied: "));
+    for arguments in [&["migrate"][..], &["migrate", "--dry-run"]] {
+        assert_eq!(world.cli(arguments).await.good().trim(), "the database is up to date");
+    }
+    world.sandbox.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn doctor_names_each_provider_and_what_is_wrong_with_it() {
+    let world = World::on(Engine::Sqlite).await;
+    let healthy = world.cli(&["doctor"]).await.good();
+    for part in ["yookassa answers", "heleket answers", "crystalpay answers", "Telegram answers: the bot is @"] {
+        assert!(healthy.lines().any(|line| line.starts_with("ok ") && line.contains(part)), "{part}:\n{healthy}");
+    }
+    assert!(!healthy.contains("BAD"), "{healthy}");
+
+    let wrong = [
+        ("SEMEL_YOOKASSA_SECRET_KEY", "live_some-other-key", "yookassa"),
+        ("SEMEL_HELEKET_PAYMENT_KEY", "some-other-key", "heleket"),
+        ("SEMEL_CRYSTALPAY_SECRET", "some-other-secret", "crystalpay"),
+        ("SEMEL_TELEGRAM_BOT_TOKEN", "123456789:some-other-token", "Telegram"),
+        ("SEMEL_YOOKASSA_API_URL", "http://127.0.0.1:9", "yookassa"),
+    ];
+    for (name, value, who) in wrong {
+        let ill = world.cli_with(&["doctor"], &[(name, value)]).await;
+        assert_eq!(ill.code, Some(1), "{}\n{}", ill.out, ill.err);
+        let bad: Vec<&str> = ill.out.lines().filter(|line| line.starts_with("BAD ")).collect();
+        assert!(bad.len() == 1 && bad[0].contains(who), "{name}: {bad:?}");
+        assert!(!format!("{}{}", ill.out, ill.err).contains("other"), "a secret is printed:\n{}", ill.out);
+    }
+
+    let mut program = world.start().await;
+    let healthy = world.cli(&["doctor"]).await.good();
+    assert!(healthy.contains("semel runs on this database"), "{healthy}");
+    program.ready().await;
+    world.finish(program, Killed::BesideTelegram).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_demo_needs_nothing_sells_and_is_never_taken_for_the_real_thing() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut command = bare(folder.path());
+    command.args(["demo", "--folder", "shop", "--port", "0", "--sandbox-port", "0"]);
+    // It obeys its flags and nothing else.
+    command.env("SEMEL_LISTEN", "0.0.0.0:1").env("SEMEL_YOOKASSA_SHOP_ID", "1");
+    let mut process = Process::start(command, folder.path());
+    let patience = Patience::of("the demo says what to do", 60);
+    while !process.said().contains("Ctrl-C ends the demo") {
+        assert!(process.ended().is_none(), "the demo goes on: {}", process.log());
+        patience.wait().await;
+    }
+    let welcome = process.said();
+    let token = word_of(&welcome, "owner's token", "demo_");
+    let mut demo = Program { process, door: Door::at(address_of(&welcome, "shop "), &token) };
+    let outside = Door::at(address_of(&welcome, "outside world"), "");
+    demo.ready().await;
+
+    let product = welcome.split("\"product\":\"").nth(1).and_then(|rest| rest.split('"').next()).expect("a product");
+    let wish = super::program::an_order(product, 42);
+    let order = Order::read(&demo.door.post("/api/v1/orders", &wish).await);
+    let paid = outside.post("/control/pay", &json!({ "provider": "yookassa", "id": order.provider_id })).await;
+    assert_eq!(paid.body["ok"], true, "{}", paid.text);
+    demo.delivered(&order).await;
+    demo.at_rest().await;
+    // The button of the welcome: a webhook that comes again sells nothing again.
+    let hooks = outside.post("/control/hooks", &json!({ "act": "list" })).await;
+    let hook = hooks.body["result"].as_array().and_then(|hooks| hooks.first()).cloned().unwrap_or(Value::Null);
+    let again = outside.post("/control/hooks", &json!({ "act": "resend", "id": hook["id"] })).await;
+    assert_eq!(again.body["result"]["status"], 200, "{}", again.text);
+    demo.at_rest().await;
+    let chat = outside.get("/chat/42").await;
+    assert_eq!(chat.text.matches("KEY-").count(), 1, "one key stands in the chat:\n{}", chat.text);
+    let shown = demo.door.get(&format!("/api/v1/orders/{}", order.id)).await;
+    assert_eq!(text(&shown.body["status"]), "delivered");
+    demo.terminate().await;
+
+    let mut serve = bare(folder.path());
+    serve.arg("serve").env("SEMEL_DATABASE_URL", "sqlite://shop/demo.db").env("SEMEL_LISTEN", "127.0.0.1:0");
+    let complaint = said(serve, folder.path()).await.bad();
+    assert!(complaint.contains("made by `semel demo` and is not for real money"), "{complaint}");
+}
+
+/// The word that begins so, on the first line of the welcome that names `what`.
+#[track_caller]
+fn word_of(welcome: &str, what: &str, beginning: &str) -> String {
+    let line = welcome.lines().find(|line| line.trim_start().starts_with(what)).unwrap_or_else(|| panic!("{welcome}"));
+    let word = line.split_whitespace().find(|word| word.starts_with(beginning));
+    word.unwrap_or_else(|| panic!("{line}")).to_owned()
+}
+
+#[track_caller]
+fn address_of(welcome: &str, what: &str) -> std::net::SocketAddr {
+    let url = word_of(welcome, what, "http://");
+    let address = url.trim_start_matches("http://").trim_end_matches('/');
+    address.parse().unwrap_or_else(|error| panic!("{url}: {error}"))
+}
