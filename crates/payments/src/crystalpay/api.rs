@@ -125,7 +125,9 @@ fn seen(invoice: &Value) -> Result<Seen, String> {
     let received = match state {
         SeenState::Paid => Some(came(invoice, price)?),
         // "Another sum came": which, only the difference between what was asked and what stands there now tells.
-        SeenState::Short if invoice.literal("initial_amount").is_some() => Some(came(invoice, price)?).filter(|sum| *sum != price),
+        SeenState::Short if invoice.literal("initial_amount").is_some() => {
+            Some(came(invoice, price)?).filter(|sum| *sum != price)
+        }
         _ => None,
     };
     Ok(Seen {

@@ -499,11 +499,6 @@ impl TestShop {
 
 /// The end.
 impl TestShop {
-    /// So many dead letters are part of the story.
-    pub fn expect_dead(&self, jobs: usize) {
-        self.dead.store(jobs, Ordering::SeqCst);
-    }
-
     /// Runs what is due, and insists that nothing is left over and that every promise of the audit holds, with the box as
     /// the witness of what the outside world accepted. A story that does not call this fails.
     pub async fn finish(mut self) {
@@ -644,11 +639,6 @@ pub struct Api {
 }
 
 impl Api {
-    /// Where the door is.
-    pub fn url(&self) -> String {
-        format!("http://{}", self.address)
-    }
-
     /// The same door for the bearer of another token.
     pub fn as_bearer(&self, token: &str) -> Api {
         Api { address: self.address, token: token.to_owned() }
