@@ -5,14 +5,20 @@
 
 use crate::args;
 use crate::clock::Time;
-use crate::store::{Expect, Row, StoreError, Tx};
+use crate::store::{ManySql, Row, StoreError, Tx};
 
 crate::statements! {
-    INSERT = "insert into history (at, entity, entity_id, n, event, actor, from_state, to_state, fence, took_ms, thread, detail)
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
     OF_THREAD = "select at, entity, entity_id, event, actor, from_state, to_state, took_ms, detail from history
         where thread = $1 order by seq limit $2";
 }
+
+const INSERT: ManySql = ManySql {
+    sqlite: "insert into history (at, entity, entity_id, n, event, actor, from_state, to_state, fence, took_ms, thread, detail)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+    postgres: "insert into history (at, entity, entity_id, n, event, actor, from_state, to_state, fence, took_ms, thread, detail)
+        select * from unnest($1::bigint[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::text[],
+            $9::bigint[], $10::bigint[], $11::text[], $12::text[])",
+};
 
 /// One row to be written.
 #[derive(Clone, Debug, Default)]
@@ -58,7 +64,7 @@ pub fn append(tx: &mut Tx, entry: &Entry) -> Result<(), StoreError> {
         entry.thread,
         entry.detail
     ];
-    tx.later(INSERT, args, Expect::Rows(1))
+    tx.gather(INSERT, args)
 }
 
 /// A row of a story, for people.

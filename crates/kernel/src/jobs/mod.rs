@@ -23,7 +23,7 @@ pub use worker::{Dead, Workers, WorkersOptions};
 
 use crate::args;
 use crate::clock::{Chance, Time};
-use crate::store::{Expect, StoreError, Tx};
+use crate::store::{StoreError, Tx};
 
 crate::id!(JobId, "job", "A job.");
 
@@ -161,10 +161,9 @@ pub fn enqueue<J: Job>(tx: &mut Tx, job: &J, at: Time, chance: &Chance) -> Resul
     let manner = J::MANNER.map(Manner::as_str);
     let hash = J::MANNER.map(|_| hash_of(&payload));
     let now = tx.now();
-    tx.later(
+    tx.gather(
         sql::INSERT,
         args![&id, J::KIND, job.slot(), J::LANE, payload, manner, hash, J::RETRY.attempts, at, job.thread(), now],
-        Expect::Any,
     )?;
     tx.wake(J::LANE);
     Ok(id)

@@ -1,8 +1,8 @@
 //! Every statement of the queue.
 
+use crate::store::ManySql;
+
 crate::statements! {
-    INSERT = "insert into jobs (id, kind, slot, lane, payload, manner, request_hash, state, max_attempts, run_at, thread, created_at)
-        values ($1, $2, $3, $4, $5, $6, $7, 'ready', $8, $9, $10, $11) on conflict do nothing";
     PULL = "update jobs set pulled = (state = 'running'),
         run_at = case when state = 'ready' and run_at > semel_now() then semel_now() else run_at end
         where kind = $1 and slot = $2 and state in ('ready', 'running')";
@@ -59,3 +59,14 @@ crate::statements! {
     RETRY = "update jobs set state = 'ready', attempts = 0, run_at = semel_now(), ended_at = null, outcome = null
         where id = $1 and (state in ('dead', 'parked', 'cancelled') or (state = 'ready' and run_at > semel_now())) returning lane";
 }
+
+/// New jobs; one whose kind and slot are there already is left alone.
+pub(super) const INSERT: ManySql = ManySql {
+    sqlite: "insert into jobs (id, kind, slot, lane, payload, manner, request_hash, state, max_attempts, run_at, thread, created_at)
+        values ($1, $2, $3, $4, $5, $6, $7, 'ready', $8, $9, $10, $11) on conflict do nothing",
+    postgres: "insert into jobs (id, kind, slot, lane, payload, manner, request_hash, state, max_attempts, run_at, thread, created_at)
+        select j.id, j.kind, j.slot, j.lane, j.payload, j.manner, j.request_hash, 'ready', j.max_attempts, j.run_at, j.thread, j.created_at
+        from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[], $9::bigint[],
+            $10::text[], $11::bigint[]) as j (id, kind, slot, lane, payload, manner, request_hash, max_attempts, run_at, thread, created_at)
+        on conflict do nothing",
+};

@@ -228,7 +228,11 @@ impl Session {
         };
         match at {
             Ok(at) => {
-                *lock(&pool.synced) = Some((at, Stopwatch::start()));
+                // A new connection reads the clock late by its own latency: the pool's time never goes back for it.
+                let mut synced = lock(&pool.synced);
+                let before = synced.as_ref().map(|(at, since)| at.saturating_add(since.millis()));
+                *synced = Some((before.map_or(at, |before| before.max(at)), Stopwatch::start()));
+                drop(synced);
                 self.client = Some(client);
                 Ok(())
             }
@@ -264,8 +268,16 @@ fn perform(pool: &Pool, session: &mut Session, mode: Mode, mut work: Box<dyn Wor
         }
         let Some(client) = session.client.take() else { continue };
         let now = if pool.clock.is_manual() { pool.clock.now() } else { now_of(pool) };
-        let mut database =
-            OnPostgres { session, client: &client, pool, mode, begun: false, ended: false, pending: Vec::new() };
+        let mut database = OnPostgres {
+            session,
+            client: &client,
+            pool,
+            mode,
+            begun: false,
+            ended: false,
+            pending: Vec::new(),
+            gathered: Vec::new(),
+        };
         let mut tx = Tx { database: &mut database, engine: Engine::Postgres, now, failed: None, woken: Vec::new() };
         if mode == Mode::Single {
             hit("commit.before", label);
@@ -346,6 +358,8 @@ struct OnPostgres<'a> {
     begun: bool,
     ended: bool,
     pending: Vec<Pending>,
+    /// Rows that nothing builds on, by statement; they go after what is pending.
+    gathered: Vec<(ManySql, Vec<Vec<Value>>)>,
 }
 
 /// The arguments of a pending statement: values, or a column of values each.
@@ -410,7 +424,11 @@ impl OnPostgres<'_> {
         if opening {
             pieces.push(Piece::Plain(if matches!(self.mode, Mode::Read | Mode::Look) { BEGIN_READ } else { BEGIN }));
         }
-        let pending = std::mem::take(&mut self.pending);
+        let mut pending = std::mem::take(&mut self.pending);
+        for (sql, rows) in std::mem::take(&mut self.gathered) {
+            let sql = Sql::both(sql.postgres);
+            pending.push(Pending { sql, args: Arguments::Columns(rows), expect: Expect::Any });
+        }
         pieces.extend(pending.iter().map(|p| {
             let text = if then_commit { p.checked() } else { Cow::Borrowed(p.sql.postgres) };
             Piece::Typed(text, p.args.parameters())
@@ -484,7 +502,7 @@ impl OnPostgres<'_> {
     /// Commits. What is pending travels together with the commit: the counts are checked inside the database, where a
     /// wrong one fails the transaction, so that the commit behind it becomes a rollback.
     fn commit(&mut self) -> Result<(), StoreError> {
-        if self.ended || (!self.begun && self.pending.is_empty()) {
+        if self.ended || (!self.begun && self.pending.is_empty() && self.gathered.is_empty()) {
             return Ok(());
         }
         self.flush(None, true).map(|_| ())
@@ -492,6 +510,7 @@ impl OnPostgres<'_> {
 
     fn undo(&mut self) {
         self.pending.clear();
+        self.gathered.clear();
         if self.begun && !self.ended && !self.client.is_closed() {
             self.ended = true;
             let _ = self.send(vec![Piece::Plain("rollback")], false).map_err(|(_, error)| error);
@@ -517,9 +536,17 @@ impl Database for OnPostgres<'_> {
         Ok(())
     }
 
-    fn many_later(&mut self, sql: ManySql, rows: Vec<Vec<Value>>) -> Result<(), StoreError> {
-        let expect = Expect::Rows(rows.len() as u64);
+    fn many_later(&mut self, sql: ManySql, rows: Vec<Vec<Value>>, expect: Expect) -> Result<(), StoreError> {
+        let expect = if expect == Expect::Any { expect } else { Expect::Rows(rows.len() as u64) };
         self.pending.push(Pending { sql: Sql::both(sql.postgres), args: Arguments::Columns(rows), expect });
+        Ok(())
+    }
+
+    fn gather(&mut self, sql: ManySql, row: Vec<Value>) -> Result<(), StoreError> {
+        match self.gathered.iter_mut().find(|(known, _)| *known == sql) {
+            Some((_, rows)) => rows.push(row),
+            None => self.gathered.push((sql, vec![row])),
+        }
         Ok(())
     }
 

@@ -304,11 +304,13 @@ impl Database for OnSqlite<'_> {
         }
     }
 
-    fn many_later(&mut self, sql: ManySql, rows: Vec<Vec<Value>>) -> Result<(), StoreError> {
-        for row in rows {
-            self.later(Sql::both(sql.sqlite), row, Expect::Rows(1))?;
-        }
-        Ok(())
+    fn many_later(&mut self, sql: ManySql, rows: Vec<Vec<Value>>, expect: Expect) -> Result<(), StoreError> {
+        let each = if expect == Expect::Any { Expect::Any } else { Expect::Rows(1) };
+        rows.into_iter().try_for_each(|row| self.later(Sql::both(sql.sqlite), row, each))
+    }
+
+    fn gather(&mut self, sql: ManySql, row: Vec<Value>) -> Result<(), StoreError> {
+        self.later(Sql::both(sql.sqlite), row, Expect::Any)
     }
 
     fn many(&mut self, sql: ManySql, rows: Vec<Vec<Value>>) -> Result<Vec<Row>, StoreError> {

@@ -18,7 +18,8 @@ pub(super) trait Database {
     fn execute(&mut self, sql: Sql, args: &[Value]) -> Result<u64, StoreError>;
     fn later(&mut self, sql: Sql, args: Vec<Value>, expect: Expect) -> Result<(), StoreError>;
     fn many(&mut self, sql: ManySql, rows: Vec<Vec<Value>>) -> Result<Vec<Row>, StoreError>;
-    fn many_later(&mut self, sql: ManySql, rows: Vec<Vec<Value>>) -> Result<(), StoreError>;
+    fn many_later(&mut self, sql: ManySql, rows: Vec<Vec<Value>>, expect: Expect) -> Result<(), StoreError>;
+    fn gather(&mut self, sql: ManySql, row: Vec<Value>) -> Result<(), StoreError>;
 }
 
 /// A transaction. Short, plain and synchronous: it does database work and nothing else, and it may run again.
@@ -82,12 +83,20 @@ impl Tx<'_> {
         }
     }
 
-    /// Runs one statement for many rows whose answer nothing waits for; each row must be written.
-    pub fn many_later(&mut self, sql: ManySql, rows: Vec<Vec<Value>>) -> Result<(), StoreError> {
+    /// Runs one statement for many rows whose answer nothing waits for; [`Expect::Any`], or all rows must be written.
+    pub fn many_later(&mut self, sql: ManySql, rows: Vec<Vec<Value>>, expect: Expect) -> Result<(), StoreError> {
         if rows.is_empty() {
             return Ok(());
         }
-        let answer = self.database.many_later(sql, rows);
+        let answer = self.database.many_later(sql, rows, expect);
+        self.note(answer)
+    }
+
+    /// Writes one row that no other statement of this transaction builds on, whose answer nothing waits for: a row of
+    /// history, a job, an entry. PostgreSQL gathers such rows and writes all rows of a kind with one statement, after
+    /// everything that came before the next look or the commit.
+    pub fn gather(&mut self, sql: ManySql, row: &[Value]) -> Result<(), StoreError> {
+        let answer = self.database.gather(sql, row.to_vec());
         self.note(answer)
     }
 

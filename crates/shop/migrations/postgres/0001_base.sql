@@ -196,6 +196,7 @@ create table refunds (
     ended_at bigint
 );
 
+create index refunds_live on refunds (payment) where state = 'pending';
 create index refunds_order on refunds (order_id);
 create unique index refunds_provider on refunds (provider_refund_id) where provider_refund_id is not null;
 
@@ -227,6 +228,7 @@ create table messages (
     ended_at bigint
 );
 
+create index messages_lost on messages (kind) where state = 'unknown';
 create index messages_order on messages (order_id) where order_id is not null;
 create index messages_unknown on messages (queued_at) where uncertain > 0;
 

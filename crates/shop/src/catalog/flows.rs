@@ -62,6 +62,12 @@ pub fn find(tx: &mut Tx, id: &ProductId) -> Result<Product, Error> {
     Ok(sql::product(&row.ok_or_else(|| Error::missing("product", id))?)?)
 }
 
+/// A product by id, its row held until the transaction ends.
+pub fn find_held(tx: &mut Tx, id: &ProductId) -> Result<Product, Error> {
+    let row = tx.first(sql::FIND_HELD, args![id])?;
+    Ok(sql::product(&row.ok_or_else(|| Error::missing("product", id))?)?)
+}
+
 /// A product by id, with its stock counted.
 pub fn view(tx: &mut Tx, id: &ProductId) -> Result<Product, Error> {
     let mut product = [find(tx, id)?];
@@ -168,7 +174,7 @@ pub fn import(tx: &mut Tx, shop: &Shop, product: &ProductId, items: Vec<String>)
 /// # Errors
 /// [`Error::Invalid`] when the product is not of the kind `stock`.
 pub fn add(tx: &mut Tx, shop: &Shop, product: &ProductId, goods: &Goods) -> Result<Imported, Error> {
-    let kind = find(tx, product)?.kind;
+    let kind = find_held(tx, product)?.kind;
     if kind != Kind::Stock {
         let reason = format!("product {product} is a {}: only products of the kind stock have units", kind.as_str());
         return Err(Error::invalid("items", reason));

@@ -10,6 +10,13 @@ semel_kernel::statements! {
     INSERT = "insert into products (id, title, description, kind, delivery, promise_s, price, currency, active, version, created_at)
         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, 1, $10)";
     FIND = "select id, title, description, kind, delivery, promise_s, price, currency, active, version, created_at from products where id = $1";
+    /// The same with the product's row held: a stock import and a settlement that promises do not pass each other unseen.
+    /// SQLite has one writer and nothing to hold.
+    FIND_HELD = {
+        sqlite: "select id, title, description, kind, delivery, promise_s, price, currency, active, version, created_at from products where id = $1",
+        postgres: "select id, title, description, kind, delivery, promise_s, price, currency, active, version, created_at from products where id = $1
+            for update",
+    };
     /// Ids come as one JSON list; each engine opens it with its own function.
     PRODUCTS = {
         sqlite: "select id, title, description, kind, delivery, promise_s, price, currency, active, version, created_at from products

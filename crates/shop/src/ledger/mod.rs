@@ -9,8 +9,9 @@ mod sql;
 pub use sql::STATEMENTS;
 
 use semel_kernel::args;
+use semel_kernel::clock::Time;
 use semel_kernel::ids::new_id;
-use semel_kernel::store::{Expect, StoreError, Tx};
+use semel_kernel::store::{Expect, StoreError, Tx, Value};
 use semel_money::{Amount, Currency};
 use semel_payments::Provider;
 
@@ -56,6 +57,13 @@ impl Account {
     /// Money that belongs to nobody yet.
     pub fn suspense(currency: Currency) -> Self {
         Self { kind: "suspense", owner: "shop".into(), currency }
+    }
+
+    /// The row that opens it. Only customers have a cached balance; customers and orders never go below zero.
+    fn row(&self, now: Time) -> Vec<Value> {
+        let cached = (self.kind == "customer").then_some(0_i64);
+        let floor = matches!(self.kind, "customer" | "order").then_some(0_i64);
+        args![self.id(), self.kind, &self.owner, self.currency.code(), cached, floor, now].to_vec()
     }
 
     /// The id in rows.
@@ -152,11 +160,10 @@ impl Posting {
 pub fn post(tx: &mut Tx, shop: &Shop, posting: &Posting) -> Result<String, Error> {
     let now = tx.now();
     let id = new_id("txn", now, &shop.chance);
-    for (account, amount) in &posting.entries {
-        open(tx, account)?;
-        if account.kind == "customer" {
-            change_balance(tx, account, *amount)?;
-        }
+    let accounts = posting.entries.iter().map(|(account, _)| account.row(now)).collect();
+    tx.many_later(sql::OPEN, accounts, Expect::Any)?;
+    for (account, amount) in posting.entries.iter().filter(|(account, _)| account.kind == "customer") {
+        change_balance(tx, account, *amount)?;
     }
     let origin = posting.origin.as_ref();
     tx.later(
@@ -176,18 +183,9 @@ pub fn post(tx: &mut Tx, shop: &Shop, posting: &Posting) -> Result<String, Error
         Expect::Rows(1),
     )?;
     for (account, amount) in &posting.entries {
-        tx.later(sql::ENTRY, args![&id, account.id(), account.currency.code(), *amount], Expect::Rows(1))?;
+        tx.gather(sql::ENTRY, args![&id, account.id(), account.currency.code(), *amount])?;
     }
     Ok(id)
-}
-
-fn open(tx: &mut Tx, account: &Account) -> Result<(), StoreError> {
-    let now = tx.now();
-    // Only customers have a cached balance; customers and orders never go below zero.
-    let cached = (account.kind == "customer").then_some(0_i64);
-    let floor = matches!(account.kind, "customer" | "order").then_some(0_i64);
-    let args = args![account.id(), account.kind, &account.owner, account.currency.code(), cached, floor, now];
-    tx.later(sql::OPEN, args, Expect::Any)
 }
 
 fn change_balance(tx: &mut Tx, account: &Account, amount: i64) -> Result<(), Error> {

@@ -1,11 +1,11 @@
 //! Every statement of the books.
 
+use semel_kernel::store::ManySql;
+
 semel_kernel::statements! {
-    OPEN = "insert into accounts (id, kind, owner, currency, balance, floor, created_at) values ($1, $2, $3, $4, $5, $6, $7) on conflict do nothing";
     CHANGE_BALANCE = "update accounts set balance = balance + $2 where id = $1 and balance + $2 >= floor";
     POST = "insert into postings (id, key, kind, provider, merchant, provider_payment_id, order_id, payment, note, posted_at)
         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
-    ENTRY = "insert into entries (posting, account, currency, amount) values ($1, $2, $3, $4)";
     IS_POSTED = "select id from postings where key = $1";
     BALANCES = "select currency, balance from accounts where kind = 'customer' and owner = $1 order by currency";
     BALANCE = "select balance from accounts where id = $1";
@@ -15,3 +15,19 @@ semel_kernel::statements! {
         where provider_payment_id = $1 and state = 'open'";
     END_SUSPENSE = "update suspense set state = 'assigned', order_id = $2, ended_at = $3 where posting = $1 and state = 'open'";
 }
+
+/// Accounts, made where they are missing.
+pub(super) const OPEN: ManySql = ManySql {
+    sqlite: "insert into accounts (id, kind, owner, currency, balance, floor, created_at) values ($1, $2, $3, $4, $5, $6, $7)
+        on conflict do nothing",
+    postgres: "insert into accounts (id, kind, owner, currency, balance, floor, created_at)
+        select * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[])
+            as a (id, kind, owner, currency, balance, floor, created_at) order by a.id on conflict do nothing",
+};
+
+/// The entries of postings.
+pub(super) const ENTRY: ManySql = ManySql {
+    sqlite: "insert into entries (posting, account, currency, amount) values ($1, $2, $3, $4)",
+    postgres: "insert into entries (posting, account, currency, amount)
+        select * from unnest($1::text[], $2::text[], $3::text[], $4::bigint[])",
+};

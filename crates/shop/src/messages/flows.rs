@@ -33,7 +33,7 @@ pub fn queue(tx: &mut Tx, shop: &Shop, new: New<'_>) -> Result<(), Error> {
 }
 
 /// Queues the message with all goods of `order`. `part` tells the messages of one order's deliveries apart.
-pub fn goods(tx: &mut Tx, shop: &Shop, order: &Order, customer: &Customer, part: i64) -> Result<(), Error> {
+pub fn goods(tx: &mut Tx, shop: &Shop, order: &Order, customer: &Customer, part: &str) -> Result<(), Error> {
     queue(
         tx,
         shop,

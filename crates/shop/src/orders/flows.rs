@@ -21,6 +21,7 @@ use crate::{Error, Shop, alerts, events, messages, referrals};
 
 const ITEMS_AT_MOST: usize = 50;
 const UNITS_AT_MOST: i64 = 1000;
+const WAITING_AT_ONCE: i64 = 200;
 
 /// What a customer wants.
 #[derive(Clone, Debug, Deserialize)]
@@ -350,7 +351,7 @@ pub fn fulfil(
         rows.extend(deliveries(tx, shop, item, units)?);
         if shop.delivers_by_message() { count.moving += item.quantity } else { count.done += item.quantity }
     }
-    tx.many_later(sql::DELIVER_MANY, rows)?;
+    tx.many_later(sql::DELIVER_MANY, rows, Expect::Rows(1))?;
     let posting = Posting::new(
         "sale",
         format!("sale:{}", order.id),
@@ -365,7 +366,7 @@ pub fn fulfil(
         messages::flows::notify_balance(tx, shop, customer, topped, "topup", &format!("topup:{}", order.id))?;
     }
     if count.moving > 0 {
-        messages::flows::goods(tx, shop, order, customer, 1)?;
+        messages::flows::goods(tx, shop, order, customer, "1")?;
     }
     let now = tx.now();
     referrals::flows::reward(tx, shop, order, customer, now)?;
@@ -396,8 +397,8 @@ fn delivery(tx: &Tx, shop: &Shop, item: &Item, n: i64, held: Option<Held>, state
 
 /// Takes the units of a line that is made to order, if they are there; else promises them, and answers none.
 fn take_or_promise(tx: &mut Tx, order: &Order, item: &Item) -> Result<Vec<Held>, Error> {
+    let product = catalog::flows::find_held(tx, &item.product)?;
     if catalog::flows::available(tx, &item.product)? < item.quantity {
-        let product = catalog::flows::find(tx, &item.product)?;
         let promised = tx.now() + Duration::from_secs(u64::try_from(product.promise_s).unwrap_or(0));
         tx.later(sql::PROMISE, args![&item.id, promised], Expect::Rows(1))?;
         return Ok(Vec::new());
@@ -478,26 +479,40 @@ pub fn delivered(tx: &mut Tx, shop: &Shop, id: &OrderId, read_at: Time) -> Resul
 
 /// Gives new units of `product` to orders that wait for them, the longest waiting first.
 pub fn serve_waiting(tx: &mut Tx, shop: &Shop, product: &ProductId) -> Result<(), Error> {
-    let waiting = tx.rows(sql::WAITING, args![product, 200])?;
-    for row in &waiting {
-        let (item, id, quantity): (ItemId, OrderId, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        if catalog::flows::available(tx, product)? < quantity {
-            break;
+    loop {
+        let waiting = tx.rows(sql::WAITING, args![product, WAITING_AT_ONCE])?;
+        for row in &waiting {
+            let (item, id, quantity): (ItemId, OrderId, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            if catalog::flows::available(tx, product)? < quantity {
+                return Ok(());
+            }
+            serve(tx, shop, &id, &item)?;
         }
-        let mut order = lock(tx, &id)?;
-        catalog::flows::hold(tx, &item, product, quantity)?;
-        let Some(item) = items(tx, &id)?.into_iter().find(|known| known.id == item) else { continue };
-        let held = catalog::flows::held_for(tx, &id)?.into_iter().filter(|held| held.item == item.id).collect();
-        let rows = deliveries(tx, shop, &item, held)?;
-        tx.many_later(sql::DELIVER_MANY, rows)?;
-        if shop.delivers_by_message() {
-            let customer = customers::flows::find(tx, &order.customer)?;
-            messages::flows::goods(tx, shop, &order, &customer, order.version)?;
+        if i64::try_from(waiting.len()).unwrap_or(0) < WAITING_AT_ONCE {
+            return Ok(());
         }
-        let count = Count::read(tx, &id)?;
-        settle_state(tx, shop, &mut order, &count, "stock")?;
     }
-    Ok(())
+}
+
+/// Gives units to one waiting line, unless its order went another way before its row was held.
+fn serve(tx: &mut Tx, shop: &Shop, id: &OrderId, item: &ItemId) -> Result<(), Error> {
+    let mut order = lock(tx, id)?;
+    let waits = matches!(order.state, State::Paid | State::AwaitingStock | State::Partial);
+    let served: i64 = tx.one(sql::SERVED, args![item])?.get(0)?;
+    let Some(item) = items(tx, id)?.into_iter().find(|known| known.id == *item) else { return Ok(()) };
+    if !waits || served > 0 {
+        return Ok(());
+    }
+    catalog::flows::hold(tx, &item.id, &item.product, item.quantity)?;
+    let held = catalog::flows::held_for(tx, id)?.into_iter().filter(|held| held.item == item.id).collect();
+    let rows = deliveries(tx, shop, &item, held)?;
+    tx.many_later(sql::DELIVER_MANY, rows, Expect::Rows(1))?;
+    if shop.delivers_by_message() {
+        let customer = customers::flows::find(tx, &order.customer)?;
+        messages::flows::goods(tx, shop, &order, &customer, item.id.as_str())?;
+    }
+    let count = Count::read(tx, id)?;
+    settle_state(tx, shop, &mut order, &count, "stock")
 }
 
 /// Lets an unpaid order go at its deadline. Changes nothing in any other state.

@@ -25,6 +25,7 @@ semel_kernel::statements! {
         ended_at = case when $3 in ('delivered', 'expired', 'cancelled', 'refunded') then $5 else null end
         where id = $1 and version = $2";
     SET_PROVIDER = "update orders set provider = $2 where id = $1";
+    SERVED = "select count(*) from deliveries where item = $1 and state <> 'void'";
     PROMISE = "update items set promised_at = $2 where id = $1";
     DELIVERED = "update deliveries set state = 'delivered', at = $2
         where state = 'sending' and state <> 'void' and at <= $3 and item in (select id from items where order_id = $1)";
