@@ -149,7 +149,7 @@ impl Shop {
         let workers = crate::messages::jobs(workers);
         let workers = crate::events::jobs(workers);
         let workers = crate::orders::jobs(workers);
-        workers.with::<crate::alerts::Alert>()
+        workers.with::<crate::alerts::Alert>().with::<crate::referrals::RewardReferrer>()
     }
 }
 

@@ -27,7 +27,7 @@ crate::statements! {
         sqlite: "update jobs set lease_until = semel_now() + $2
             where owner = $1 and state = 'running' and id in (select value from json_each($3))",
         postgres: "update jobs set lease_until = semel_now() + $2
-            where owner = $1 and state = 'running' and id in (select json_array_elements_text(cast($3 as json)))",
+            where owner = $1 and state = 'running' and id = any (array(select json_array_elements_text(cast($3 as json))))",
     };
     /// What was pulled during its run looks once more: the run may have asked before that happened which the pull is about.
     FINISH = "update jobs set state = case when pulled then 'ready' else 'done' end, outcome = case when pulled then outcome else $3 end,

@@ -118,7 +118,7 @@ fn connect(path: &Path, clock: &Clock, flags: OpenFlags) -> Result<Connection, S
     connection
         .execute_batch(
             "pragma journal_mode = wal; pragma synchronous = full; pragma foreign_keys = on;
-             pragma busy_timeout = 2000; pragma journal_size_limit = 67108864; pragma cache_size = -8000;
+             pragma busy_timeout = 2000; pragma journal_size_limit = 67108864; pragma cache_size = -12000; pragma wal_autocheckpoint = 8000;
              pragma temp_store = memory; pragma trusted_schema = off;",
         )
         .map_err(at)?;
@@ -144,7 +144,7 @@ fn write_loop(mut connection: Connection, queue: &Receiver<Box<dyn Work>>, clock
 }
 
 fn write_batch(connection: &mut Connection, texts: &mut Texts, batch: Vec<Box<dyn Work>>, clock: &Clock) {
-    if let Err(error) = connection.execute_batch("begin immediate") {
+    if let Err(error) = control(connection, "begin immediate") {
         let error = store_error(&error);
         batch.into_iter().for_each(|work| work.finish(Err(error.clone())));
         return;
@@ -158,7 +158,7 @@ fn write_batch(connection: &mut Connection, texts: &mut Texts, batch: Vec<Box<dy
             done.push((work, Ok(false)));
             continue;
         }
-        if !alone && let Err(error) = connection.execute_batch("savepoint one") {
+        if !alone && let Err(error) = control(connection, "savepoint one") {
             lost = Some(store_error(&error));
             done.push((work, Ok(false)));
             continue;
@@ -179,8 +179,8 @@ fn write_batch(connection: &mut Connection, texts: &mut Texts, batch: Vec<Box<dy
                 _ => StoreError::Unavailable("the database gave the batch up".into()),
             });
         } else if !alone {
-            let end = if fate == Ok(true) { "release one" } else { "rollback to one; release one" };
-            lost = connection.execute_batch(end).err().map(|error| store_error(&error));
+            let undone = if fate == Ok(true) { Ok(()) } else { control(connection, "rollback to one") };
+            lost = undone.and_then(|()| control(connection, "release one")).err().map(|error| store_error(&error));
         }
         done.push((work, fate));
     }
@@ -203,8 +203,13 @@ fn write_batch(connection: &mut Connection, texts: &mut Texts, batch: Vec<Box<dy
     }
 }
 
+/// A word that steers the transaction, prepared once.
+fn control(connection: &Connection, word: &str) -> rusqlite::Result<()> {
+    connection.prepare_cached(word)?.execute([]).map(|_| ())
+}
+
 fn commit(connection: &Connection) -> Result<(), StoreError> {
-    connection.execute_batch("commit").map_err(|error| {
+    control(connection, "commit").map_err(|error| {
         if let rusqlite::Error::SqliteFailure(failure, _) = &error
             && matches!(failure.extended_code, ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC)
         {
@@ -225,7 +230,7 @@ fn read_loop(mut connection: Connection, queue: &Mutex<Receiver<Box<dyn Work>>>,
         }
         // `vacuum into` may not run inside a transaction.
         let plain = work.label() == "store.backup";
-        if !plain && let Err(error) = connection.execute_batch("begin") {
+        if !plain && let Err(error) = control(&connection, "begin") {
             work.finish(Err(store_error(&error)));
             continue;
         }

@@ -7,4 +7,5 @@ mod app;
 mod hints;
 mod policy;
 mod process;
+mod refunds;
 mod sales;

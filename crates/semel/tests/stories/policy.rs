@@ -109,6 +109,22 @@ each_store! { ROOMS;
         shop.finish().await;
     }
 
+    async fn a_quote_stays_when_the_price_changes(t: TestStore) {
+        let shop = TestShop::start(t).await;
+        let key = shop.product_with("Licence key", "990.00", &["KEY-1", "KEY-2"]).await;
+        let before = shop.order(&key, "yookassa").await;
+        let dearer = json!({ "price": { "amount": "1500.00", "currency": "RUB" } });
+        assert_eq!(shop.patch(&format!("/api/v1/products/{key}"), dearer).await.0, 200);
+        let after = shop.order_by(7, &key, "yookassa").await;
+        assert_eq!(money(&shop.show(&before).await["total"]), "990.00 RUB");
+        assert_eq!(money(&shop.show(&after).await["total"]), "1500.00 RUB");
+        shop.pay(&before);
+        shop.receive_all().await;
+        shop.run_jobs().await;
+        assert_eq!(shop.delivered_to(CUSTOMER), ["KEY-1"]);
+        shop.finish().await;
+    }
+
     async fn another_sum_at_crystalpay_is_money_too(t: TestStore) {
         let shop = TestShop::start(t).await;
         let key = shop.product_with("Licence key", "990.00", &["KEY-1"]).await;

@@ -183,7 +183,8 @@ create table refunds (
     order_id text not null references orders (id),
     payment text references payments (id),
     provider_refund_id text,
-    target text not null check (target in ('balance', 'provider')),
+    -- 'elsewhere': made at the provider with money that had not paid the order, so it takes nothing from it.
+    target text not null check (target in ('balance', 'provider', 'elsewhere')),
     currency text not null,
     amount bigint not null check (amount > 0),
     state text not null check (state in ('pending', 'succeeded', 'failed')),

@@ -2,9 +2,11 @@
 
 use semel_kernel::jobs;
 use semel_kernel::store::Tx;
+use semel_money::Amount;
 
 use super::Alert;
 use crate::messages::{self, Body, Class, New};
+use crate::orders::OrderId;
 use crate::{Error, Shop};
 
 /// Tells the owner `text`, once for each `key`. Takes place after the commit.
@@ -14,6 +16,11 @@ pub fn raise(tx: &mut Tx, shop: &Shop, key: impl Into<String>, text: impl Into<S
     let now = tx.now();
     jobs::enqueue(tx, &Alert { key: key.into(), text: text.into() }, now, &shop.chance)?;
     Ok(())
+}
+
+/// Tells the owner of a sale: one message a head, and nothing when there is nobody to tell. The log has the sale anyway.
+pub fn sold(tx: &mut Tx, shop: &Shop, order: &OrderId, total: Amount) -> Result<(), Error> {
+    tell(tx, shop, &format!("sale:{order}"), &format!("Sold: order {order} for {total}"))
 }
 
 /// Queues one message for the owner and each helper. An alert is never sent twice: that would look like two troubles.

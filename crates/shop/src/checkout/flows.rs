@@ -370,7 +370,7 @@ pub async fn assign(
         let money = ledger::suspended(tx, &provider_payment_id)?
             .ok_or_else(|| Error::missing("unassigned payment", &provider_payment_id))?;
         let customer = customers::flows::find(tx, &order.customer)?;
-        ledger::end_suspense(tx, &money.posting, &of)?;
+        ledger::end_suspense(tx, &money, &of)?;
         let key = format!("assign:{}", money.posting);
         let unit = money.amount.currency();
         let from = (Account::suspense(unit), money.amount.neg());

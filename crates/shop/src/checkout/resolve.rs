@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use semel_kernel::inbox::{self, InboxId};
-use semel_kernel::jobs::{Claim, Ended, Job, JobError, Retry};
+use semel_kernel::jobs::{Claim, Ended, Job, JobError, Outcome, Retry};
 use semel_kernel::outbound::Manner;
 use semel_kernel::store::Tx;
 use semel_payments::{CallError, PaymentRef, Provider, Seen};
@@ -16,7 +16,7 @@ use super::settle::{ask_and_settle, suspend_unknown};
 use super::talk::{self, TalkError};
 use super::{Payment, PaymentId};
 use crate::shop::Lanes;
-use crate::{Error, Shop, refunds};
+use crate::{Error, Shop, alerts, refunds};
 
 /// Finds out what a notice is about, asks, and applies the answer.
 #[derive(Debug, Serialize, Deserialize)]
@@ -51,29 +51,38 @@ impl Job for ResolveHint {
             return end(shop, &self.notice, &claim, "applied", None).await;
         }
         let provider = says.provider;
-        match self.look(shop, says).await {
-            Ok(Found::Applied) => end(shop, &self.notice, &claim, "applied", None).await,
-            Ok(Found::Nothing(reason)) => end(shop, &self.notice, &claim, "ignored", Some(reason)).await,
-            Err(TalkOrStore::Own(error)) => Err(error.into()),
+        let error: JobError = match self.look(shop, says).await {
+            Ok(Found::Applied) => return end(shop, &self.notice, &claim, "applied", None).await,
+            Ok(Found::NoRefund) if claim.attempts() < LOOKS_FOR_A_REFUND => JobError::Retry(NO_REFUND.into()),
+            Ok(Found::NoRefund) => return end(shop, &self.notice, &claim, "ignored", Some(NO_REFUND)).await,
+            Ok(Found::Nothing(reason)) => return end(shop, &self.notice, &claim, "ignored", Some(reason)).await,
             // No repeat changes a refusal: the notice is kept for a person to look at.
             Err(TalkOrStore::Talk(
                 error @ (TalkError::Unsupported(_)
                 | TalkError::Said(CallError::Refused { .. } | CallError::Foreign { .. })),
             )) => {
                 let reason = format!("{}: {error}", provider.as_str());
-                end(shop, &self.notice, &claim, "quarantined", Some(&reason)).await
+                return end(shop, &self.notice, &claim, "quarantined", Some(&reason)).await;
             }
-            Err(TalkOrStore::Talk(TalkError::Said(said))) if claim.is_last() => {
-                let reason = format!("{}: {said}", provider.as_str());
-                end(shop, &self.notice, &claim, "quarantined", Some(&reason)).await
-            }
-            Err(TalkOrStore::Talk(error)) => Err(talk::job_error(provider, error, shop.now())),
+            Err(TalkOrStore::Own(error)) => error.into(),
+            Err(TalkOrStore::Talk(error)) => talk::job_error(provider, error, shop.now()),
+        };
+        match error {
+            JobError::Later { .. } => Err(error),
+            JobError::Retry(_) if !claim.is_last() => Err(error),
+            // The job would die here, and its notice wait for ever: both end in one transaction instead.
+            over => self.give_up(shop, &claim, over.to_string()).await,
         }
     }
 }
 
+/// A provider tells of a refund before its API knows it: so many looks, within half a minute, before it is called unknown.
+const LOOKS_FOR_A_REFUND: i64 = 6;
+const NO_REFUND: &str = "the provider does not know this refund";
+
 enum Found {
     Applied,
+    NoRefund,
     Nothing(&'static str),
 }
 
@@ -82,7 +91,7 @@ impl ResolveHint {
         if let Some(refund_id) = says.refund_id {
             return Ok(match refunds::flows::look(shop, says.provider, &refund_id).await? {
                 true => Found::Applied,
-                false => Found::Nothing("the provider does not know this refund"),
+                false => Found::NoRefund,
             });
         }
         let Some(provider_id) = says.provider_id else {
@@ -118,6 +127,18 @@ impl ResolveHint {
                 }
             }
         }
+    }
+
+    /// Ends a notice that nothing could be found out about, together with its job, and tells the owner.
+    async fn give_up(&self, shop: &Shop, claim: &Claim, reason: String) -> Result<Ended, JobError> {
+        let (id, claim) = (self.notice.clone(), claim.clone());
+        let ended = shop.write("hint.end", move |tx, shop| {
+            inbox::end(tx, &id, "quarantined", Some(&reason))?;
+            let text = format!("Notice {id} could not be looked into: {reason}. `semel inbox replay {id}` looks again");
+            alerts::flows::raise(tx, shop, format!("notice:{}", claim.job()), text)?;
+            Ok::<_, Error>(claim.finish_as(tx, Outcome::Failed)?)
+        });
+        Ok(ended.await?)
     }
 
     async fn unknown(&self, shop: &Shop, seen: Seen, provider: Provider) -> Result<Found, TalkOrStore> {

@@ -50,7 +50,7 @@ semel_kernel::statements! {
             (select coalesce(json_agg(json_build_array(u.item, u.id, u.content_hash) order by u.id), '[]')::text from units u
                 join items i on i.id = u.item where i.order_id = o.id and u.state = 'held'),
             (select coalesce(json_agg(t.provider_payment_id), '[]')::text from postings t where t.kind = 'capture' and t.provider = p.provider
-                and t.merchant = p.merchant and t.provider_payment_id in (select json_array_elements_text(cast($2 as json))))
+                and t.merchant = p.merchant and t.provider_payment_id = any (array(select json_array_elements_text(cast($2 as json)))))
             from payments p join orders o on o.id = p.order_id join customers c on c.id = p.customer where p.id = $1
             for update of o, p",
     };

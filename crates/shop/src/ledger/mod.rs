@@ -11,7 +11,7 @@ pub use sql::STATEMENTS;
 use semel_kernel::args;
 use semel_kernel::clock::Time;
 use semel_kernel::ids::new_id;
-use semel_kernel::store::{Expect, StoreError, Tx, Value};
+use semel_kernel::store::{Expect, Row, StoreError, Tx, Value};
 use semel_money::{Amount, Currency};
 use semel_payments::Provider;
 
@@ -258,8 +258,11 @@ pub fn suspend(tx: &mut Tx, posting: &str, origin: &Origin, amount: Amount, reas
 
 /// The open suspense of a provider's payment, if there is one.
 pub fn suspended(tx: &mut Tx, provider_payment_id: &str) -> Result<Option<Suspense>, StoreError> {
-    let Some(row) = tx.first(sql::SUSPENDED, args![provider_payment_id])? else { return Ok(None) };
-    Ok(Some(Suspense {
+    tx.first(sql::SUSPENDED, args![provider_payment_id])?.as_ref().map(suspense_of).transpose()
+}
+
+fn suspense_of(row: &Row) -> Result<Suspense, StoreError> {
+    Ok(Suspense {
         posting: row.get(0)?,
         provider: row.get(1)?,
         merchant: row.get(2)?,
@@ -267,14 +270,67 @@ pub fn suspended(tx: &mut Tx, provider_payment_id: &str) -> Result<Option<Suspen
         amount: Amount::new(row.get(5)?, currency(&row.get::<String>(4)?)?),
         reason: row.get(6)?,
         state: row.get(7)?,
-    }))
+    })
 }
 
 /// Ends a suspense in favour of `order`. Once: the second hand finds it ended.
-pub fn end_suspense(tx: &mut Tx, posting: &str, order: &OrderId) -> Result<(), Error> {
+pub fn end_suspense(tx: &mut Tx, money: &Suspense, order: &OrderId) -> Result<(), Error> {
     let now = tx.now();
-    match tx.execute(sql::END_SUSPENSE, args![posting, order, now])? {
+    match tx.execute(sql::END_SUSPENSE, args![&money.posting, order, now, money.amount.minor()])? {
         1 => Ok(()),
-        _ => Err(Error::Conflict("this money was assigned before".into())),
+        _ => Err(Error::Conflict("this money was assigned or given back before".into())),
     }
+}
+
+/// Takes `amount` out of a suspense, because its provider gave it back; with all of it the suspense ends.
+///
+/// # Errors
+/// [`Error::Conflict`] when it ended before, or holds less than that.
+pub fn leave_suspense(tx: &mut Tx, money: &Suspense, amount: Amount) -> Result<(), Error> {
+    let now = tx.now();
+    let fits = amount.currency() == money.amount.currency();
+    if fits && tx.execute(sql::LEAVE_SUSPENSE, args![&money.posting, amount.minor(), now])? == 1 {
+        return Ok(());
+    }
+    Err(Error::Conflict(format!("the {} in suspense do not cover the {amount} that went back", money.amount)))
+}
+
+/// Where the money of a provider's payment went: at its capture, or by the owner's hand afterwards.
+#[derive(Clone, Debug)]
+pub enum Captured {
+    /// It paid this order.
+    Order(OrderId),
+    /// To the balance of this order's customer; it paid nothing.
+    Balance(OrderId),
+    /// It belongs to nobody yet.
+    Suspense(Suspense),
+}
+
+/// Where the money of a provider's payment is; none when it is not in the books, or left suspense again.
+pub fn captured_into(tx: &mut Tx, origin: &Origin) -> Result<Option<Captured>, StoreError> {
+    let args = args![origin.provider.as_str(), &origin.merchant, &origin.provider_payment_id];
+    let Some(row) = tx.first(sql::CAPTURED, args)? else { return Ok(None) };
+    if row.get::<String>(1)? != "suspense" {
+        return placed(&row);
+    }
+    let posting: String = row.get(0)?;
+    if let Some(row) = tx.first(sql::SUSPENDED_BY, args![&posting])? {
+        return Ok(Some(Captured::Suspense(suspense_of(&row)?)));
+    }
+    match tx.first(sql::ASSIGNED, args![format!("assign:{posting}")])? {
+        Some(row) => placed(&row),
+        None => Ok(None),
+    }
+}
+
+fn placed(row: &Row) -> Result<Option<Captured>, StoreError> {
+    let (kind, order): (String, Option<OrderId>) = (row.get(1)?, row.get(2)?);
+    Ok(order.map(|order| if kind == "order" { Captured::Order(order) } else { Captured::Balance(order) }))
+}
+
+/// Which payment of ours paid `order`, with the provider's id under which the money came. An order may have more payments
+/// with money: what came by those went to the balance.
+pub fn paid_by(tx: &mut Tx, order: &OrderId, of: Currency) -> Result<Option<(String, String)>, StoreError> {
+    let row = tx.first(sql::PAID_BY, args![Account::order(order, of).id()])?;
+    row.map(|row| Ok((row.get(0)?, row.get(1)?))).transpose()
 }

@@ -13,7 +13,23 @@ semel_kernel::statements! {
         values ($1, $2, $3, $4, $5, $6, $7, 'open', $8)";
     SUSPENDED = "select posting, provider, merchant, provider_payment_id, currency, amount, reason, state from suspense
         where provider_payment_id = $1 and state = 'open'";
-    END_SUSPENSE = "update suspense set state = 'assigned', order_id = $2, ended_at = $3 where posting = $1 and state = 'open'";
+    SUSPENDED_BY = "select posting, provider, merchant, provider_payment_id, currency, amount, reason, state from suspense
+        where posting = $1 and state = 'open'";
+    /// The sum is named: a part of it may have gone back since it was read.
+    END_SUSPENSE = "update suspense set state = 'assigned', order_id = $2, ended_at = $3
+        where posting = $1 and state = 'open' and amount = $4";
+    /// All of it ends the row, with its sum kept; a part leaves the rest open.
+    LEAVE_SUSPENSE = "update suspense set state = case when amount = $2 then 'assigned' else state end,
+        ended_at = case when amount = $2 then $3 else ended_at end, amount = case when amount = $2 then amount else amount - $2 end
+        where posting = $1 and state = 'open' and amount >= $2";
+    /// Of a capture with a surplus the order's part counts.
+    CAPTURED = "select p.id, a.kind, p.order_id from postings p join entries e on e.posting = p.id join accounts a on a.id = e.account
+        where p.kind = 'capture' and p.provider = $1 and p.merchant = $2 and p.provider_payment_id = $3 and e.amount > 0
+        order by case a.kind when 'order' then 0 else 1 end limit 1";
+    ASSIGNED = "select p.id, a.kind, p.order_id from postings p join entries e on e.posting = p.id join accounts a on a.id = e.account
+        where p.key = $1 and e.amount > 0 order by case a.kind when 'order' then 0 else 1 end limit 1";
+    PAID_BY = "select p.payment, p.provider_payment_id from postings p join entries e on e.posting = p.id
+        where e.account = $1 and e.amount > 0 and p.kind = 'capture' and p.payment is not null order by e.seq limit 1";
 }
 
 /// Accounts, made where they are missing.

@@ -9,7 +9,7 @@ use semel_money::Amount;
 use super::text::Piece;
 use super::{Body, Class, DeliverMessage, Language, Message, MessageId, MessageView, New, State, sql, text};
 use crate::customers::Customer;
-use crate::orders::{Order, OrderId};
+use crate::orders::{self, Order, OrderId};
 use crate::{Error, Shop};
 
 /// Writes a message and the job that sends it, unless one of its key is there. Without a bot nothing is written.
@@ -127,8 +127,17 @@ pub fn buried(tx: &mut Tx, job: &JobId, error: &str) -> Result<(), StoreError> {
     tx.later(sql::BURY, args![job, error, now], Expect::Any)
 }
 
-/// A message and the goods it hands over, as they are now.
-pub(super) fn load(tx: &mut Tx, id: &MessageId) -> Result<Option<(Message, Vec<Piece>)>, StoreError> {
+/// All that sending a message needs.
+pub(super) struct Loaded {
+    pub(super) message: Message,
+    /// The goods it hands over.
+    pub(super) goods: Vec<Piece>,
+    /// Whether money of its order is on its way back right now.
+    pub(super) refunding: bool,
+}
+
+/// A message, the goods it hands over and how its order stands, as they are now.
+pub(super) fn load(tx: &mut Tx, id: &MessageId) -> Result<Option<Loaded>, StoreError> {
     let Some(row) = tx.first(sql::LOAD, args![id])? else { return Ok(None) };
     let goods: String = row.get(8)?;
     let goods = serde_json::from_str(&goods)
@@ -143,7 +152,8 @@ pub(super) fn load(tx: &mut Tx, id: &MessageId) -> Result<Option<(Message, Vec<P
         uncertain: row.get(6)?,
         queued_at: row.get(7)?,
     };
-    Ok(Some((message, goods)))
+    let order: Option<orders::State> = row.get(9)?;
+    Ok(Some(Loaded { message, goods, refunding: order == Some(orders::State::RefundPending) }))
 }
 
 /// How a message ended.

@@ -13,7 +13,7 @@ use semel_kernel::jobs::{Claim, Ended, Job, JobError, Manner, Outcome, Retry};
 use semel_kernel::outbound::{self, Call, Pace};
 use semel_telegram::{Bot, File, ParseMode, SendDocument, SendMessage, TEXT_LIMIT, utf16_len};
 
-use super::flows::{self, End};
+use super::flows::{self, End, Loaded};
 use super::text::{self, Piece};
 use super::verdict::Verdict;
 use super::{Body, Class, Message, MessageId, State};
@@ -27,6 +27,8 @@ const PACE: Pace = Pace { per_second: 28, burst: 1 };
 const PATIENCE_ONCE: Duration = Duration::from_secs(6 * 3600);
 /// How long goods and notices about money are tried before a person has to look.
 const PATIENCE: Duration = Duration::from_secs(7 * 24 * 3600);
+/// How long goods wait for the end of a refund before the next look.
+const WHILE_REFUNDING: Duration = Duration::from_secs(60);
 /// How long to wait while Telegram does not know the token, or no bot is set up.
 const WITHOUT_BOT: Duration = Duration::from_secs(300);
 /// Waits between tries to write that a message was sent. Giving up means sending it again.
@@ -69,9 +71,11 @@ impl Job for DeliverMessage {
             }
             Err(error) => return Err(error.into()),
         };
-        let Some((message, goods)) = loaded else { return over(shop, claim, Outcome::Confirmed).await };
+        let Some(Loaded { message, goods, refunding }) = loaded else {
+            return over(shop, claim, Outcome::Confirmed).await;
+        };
         let before = message.uncertain.max(claim.attempts() - 1);
-        let sending = Sending { shop, claim, before, message, read_at };
+        let sending = Sending { shop, claim, before, message, read_at, refunding };
         match (sending.message.state, sending.message.class) {
             (State::Sent | State::Cancelled, _) => over(shop, sending.claim, Outcome::Confirmed).await,
             (State::Failed, Class::AtMostOnce) => over(shop, sending.claim, Outcome::Failed).await,
@@ -100,6 +104,8 @@ struct Sending<'a> {
     before: i64,
     /// When its goods were read: what came to the order later is not in it.
     read_at: Time,
+    /// Whether money of its order is on its way back right now.
+    refunding: bool,
 }
 
 impl Sending<'_> {
@@ -108,6 +114,10 @@ impl Sending<'_> {
         let Some(bot) = &self.shop.bot else {
             return self.not_yet(Some(now + WITHOUT_BOT), "no bot is set up".into()).await;
         };
+        // Money and goods must not both be the customer's: the end of the refund decides.
+        if self.goods_of().is_some() && self.refunding {
+            return self.not_yet(Some(now + WHILE_REFUNDING), "a refund of the order is on its way".into()).await;
+        }
         if self.goods_of().is_some() && goods.is_empty() {
             let state = if self.before > 0 { State::Unknown } else { State::Cancelled };
             return self.end(state, Some("the order has no goods to hand over any more".into())).await;

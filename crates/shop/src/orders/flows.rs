@@ -16,8 +16,9 @@ use super::{ExpireOrder, Item, ItemId, Order, OrderId, PayBy, State, sql};
 use crate::catalog::{self, Delivery, Held, Kind, Product, ProductId};
 use crate::customers::{self, Customer, CustomerId, NewCustomer};
 use crate::ledger::{self, Account, Posting};
+use crate::referrals::RewardReferrer;
 use crate::shop::currency;
-use crate::{Error, Shop, alerts, events, messages, referrals};
+use crate::{Error, Shop, alerts, events, messages};
 
 const ITEMS_AT_MOST: usize = 50;
 const UNITS_AT_MOST: i64 = 1000;
@@ -369,13 +370,10 @@ pub fn fulfil(
         messages::flows::goods(tx, shop, order, customer, "1")?;
     }
     let now = tx.now();
-    referrals::flows::reward(tx, shop, order, customer, now)?;
-    alerts::flows::raise(
-        tx,
-        shop,
-        format!("sale:{}", order.id),
-        format!("Sold: order {} for {}", order.id, order.total),
-    )?;
+    if customer.referrer.is_some() && shop.rules.referral.0 > 0 {
+        jobs::enqueue(tx, &RewardReferrer { order: order.id.clone() }, now, &shop.chance)?;
+    }
+    alerts::flows::sold(tx, shop, &order.id, order.total)?;
     let data = serde_json::json!({ "order": order.id, "total": order.total, "customer": { "telegram_id": customer.telegram_id } });
     events::flows::publish(tx, shop, "order.paid", &order.id, data, &format!("order.paid:{}", order.id))?;
     settle_state(tx, shop, order, &count, actor)
@@ -457,6 +455,10 @@ fn settle_state(tx: &mut Tx, shop: &Shop, order: &mut Order, count: &Count, acto
     if target == State::Delivered || target == State::Partial {
         catalog::flows::mark_delivered(tx, &order.id)?;
     }
+    // Goods that arrive now do not end the refund: [`resume`] counts them afterwards.
+    if order.state == State::RefundPending {
+        return Ok(());
+    }
     if target == order.state || order.state.event_to(target).is_none() {
         return Ok(());
     }
@@ -475,6 +477,14 @@ pub fn delivered(tx: &mut Tx, shop: &Shop, id: &OrderId, read_at: Time) -> Resul
     tx.later(sql::DELIVERED, args![id, now, read_at], Expect::Any)?;
     let count = Count::read(tx, id)?;
     settle_state(tx, shop, &mut order, &count, "telegram")
+}
+
+/// Lets an order go on after a refund that left something of it: from the state `after` that it had before, and on to what
+/// was delivered meanwhile.
+pub fn resume(tx: &mut Tx, shop: &Shop, order: &mut Order, after: State, reason: Option<&str>) -> Result<(), Error> {
+    advance(tx, order, after, "refund", reason)?;
+    let count = Count::read(tx, &order.id)?;
+    settle_state(tx, shop, order, &count, "refund")
 }
 
 /// Gives new units of `product` to orders that wait for them, the longest waiting first.

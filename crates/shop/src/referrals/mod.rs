@@ -4,6 +4,8 @@
 //! what was spent stays spent, because no balance passes its floor.
 
 pub mod flows;
+mod job;
 mod sql;
 
+pub use job::RewardReferrer;
 pub use sql::STATEMENTS;

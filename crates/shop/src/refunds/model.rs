@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use semel_kernel::clock::Time;
 use semel_money::Amount;
 
 use crate::checkout::PaymentId;
@@ -48,6 +49,10 @@ impl Target {
     }
 }
 
+/// The word in rows for a refund that was made at the provider with money that had not paid the order: it had gone to the
+/// balance, so it takes nothing from the order.
+pub(super) const ELSEWHERE: &str = "elsewhere";
+
 /// A refund's row.
 #[derive(Clone, Debug)]
 pub struct Refund {
@@ -69,4 +74,6 @@ pub struct Refund {
     pub after: State,
     /// Where crypto goes back to.
     pub address: Option<String>,
+    /// When it was begun.
+    pub created_at: Time,
 }

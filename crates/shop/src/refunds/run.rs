@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use semel_kernel::jobs::{Claim, Ended, Job, JobError, Manner, Outcome, Retry};
 use semel_kernel::outbound::Manner as CallManner;
-use semel_payments::{CallError, Line, NewRefund, Provider, Rail, Request, SeenRefund};
+use semel_payments::{CallError, Line, NewRefund, PaymentRef, Provider, Rail, Request, SeenRefund};
 
 use super::{Refund, RefundId, flows};
 use crate::checkout::Payment;
-use crate::checkout::flows::{self as payments, TalkOrStore};
+use crate::checkout::flows::TalkOrStore;
 use crate::checkout::talk::{self, TalkError};
 use crate::customers::{self, Customer};
 use crate::orders::OrderId;
@@ -51,7 +51,7 @@ impl Job for RunRefund {
             let order = order_flows::find(tx, &refund.order)?;
             let customer = customers::flows::find(tx, &order.customer)?;
             let payment = match &refund.payment {
-                Some(payment) => payments::find(tx, payment)?,
+                Some(payment) => flows::paying(tx, &order, payment)?,
                 None => return Err(Error::Conflict("this refund has no payment".into())),
             };
             Ok((refund, payment, customer))
@@ -117,8 +117,30 @@ impl RunRefund {
         if !keyed {
             return self.send_once(shop, rail, &new, request).await;
         }
+        if shop.now().since(refund.created_at) > flows::KEY_LIFE {
+            self.look_before(shop, rail, payment, &new.provider_id).await?;
+        }
         let answer = talk::send(shop, rail, "refund.create", CallManner::Keyed, request).await?;
         Ok(rail.refunded(&new, &answer).map_err(TalkError::from)?)
+    }
+
+    /// A key that is too old is forgotten: the same call would be a second refund. So the payment is asked first, and if
+    /// more of it went back than the books know, that may be this one, and a person decides.
+    async fn look_before(&self, shop: &Shop, rail: &Rail, payment: &Payment, id: &str) -> Result<(), TalkOrStore> {
+        let request = rail.ask(&PaymentRef::ProviderId(id.to_owned())).map_err(TalkError::from)?;
+        let answer = talk::send(shop, rail, "payment.ask", CallManner::Read, request).await?;
+        let seen = rail.asked(&answer).map_err(TalkError::from)?;
+        match seen.and_then(|seen| seen.refunded) {
+            Some(there) if there.minor() > payment.refunded.minor() => {
+                let text = format!(
+                    "the refund was begun too long ago to be sent again, and {there} of the payment went back where the \
+                     books know of {}: replay the notice of that refund if it is this one",
+                    payment.refunded
+                );
+                Err(TalkError::Said(CallError::Unclear { status: None, text }).into())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Sends a refund to a provider that honours no key: at most once. That it may have been sent is written before, and
