@@ -134,6 +134,8 @@ pub(super) struct Loaded {
     pub(super) goods: Vec<Piece>,
     /// Whether money of its order is on its way back right now.
     pub(super) refunding: bool,
+    /// When the latest of its goods joined the order: what joins later is not in it.
+    pub(super) goods_at: Time,
 }
 
 /// A message, the goods it hands over and how its order stands, as they are now.
@@ -153,7 +155,8 @@ pub(super) fn load(tx: &mut Tx, id: &MessageId) -> Result<Option<Loaded>, StoreE
         queued_at: row.get(7)?,
     };
     let order: Option<orders::State> = row.get(9)?;
-    Ok(Some(Loaded { message, goods, refunding: order == Some(orders::State::RefundPending) }))
+    let goods_at = row.get::<Option<Time>>(10)?.unwrap_or(message.queued_at);
+    Ok(Some(Loaded { message, goods, refunding: order == Some(orders::State::RefundPending), goods_at }))
 }
 
 /// How a message ended.

@@ -61,7 +61,6 @@ impl Job for DeliverMessage {
 
     async fn run(self, shop: &Shop, claim: Claim) -> Result<Ended, JobError> {
         let id = self.message;
-        let read_at = shop.now();
         let loaded = match shop.look("message.load", move |tx| Ok(flows::load(tx, &id)?)).await {
             Ok(loaded) => loaded,
             // Nothing was sent, so this try costs nothing.
@@ -71,11 +70,11 @@ impl Job for DeliverMessage {
             }
             Err(error) => return Err(error.into()),
         };
-        let Some(Loaded { message, goods, refunding }) = loaded else {
+        let Some(Loaded { message, goods, refunding, goods_at }) = loaded else {
             return over(shop, claim, Outcome::Confirmed).await;
         };
         let before = message.uncertain.max(claim.attempts() - 1);
-        let sending = Sending { shop, claim, before, message, read_at, refunding };
+        let sending = Sending { shop, claim, before, message, goods_at, refunding };
         match (sending.message.state, sending.message.class) {
             (State::Sent | State::Cancelled, _) => over(shop, sending.claim, Outcome::Confirmed).await,
             (State::Failed, Class::AtMostOnce) => over(shop, sending.claim, Outcome::Failed).await,
@@ -102,8 +101,8 @@ struct Sending<'a> {
     message: Message,
     /// Earlier tries of which nobody told us what became of them.
     before: i64,
-    /// When its goods were read: what came to the order later is not in it.
-    read_at: Time,
+    /// When the latest of its goods joined the order: what joins later is not in it.
+    goods_at: Time,
     /// Whether money of its order is on its way back right now.
     refunding: bool,
 }
@@ -177,13 +176,13 @@ impl Sending<'_> {
 
     async fn write_sent(&self, telegram_id: i64, trouble: Option<String>) -> Result<Ended, Error> {
         let (id, claim, order) = (self.message.id.clone(), self.claim.clone(), self.goods_of().cloned());
-        let read_at = self.read_at;
+        let goods_at = self.goods_at;
         let end =
             End { state: State::Sent, telegram_id: Some(telegram_id), error: trouble.clone(), uncertain: self.before };
         let write = self.shop.write("message.sent", move |tx, shop| {
             flows::end(tx, &id, &end)?;
             match (&order, &trouble) {
-                (Some(order), None) => orders::flows::delivered(tx, shop, order, read_at)?,
+                (Some(order), None) => orders::flows::delivered(tx, shop, order, goods_at)?,
                 (Some(order), Some(trouble)) => {
                     let text = format!("The goods of order {order} were sent, but the order stays as it is: {trouble}");
                     alerts::flows::raise(tx, shop, format!("goods-sent:{id}"), text)?;

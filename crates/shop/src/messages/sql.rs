@@ -10,13 +10,17 @@ semel_kernel::statements! {
             (select json_group_array(json_array(item, n, title, content)) from (select i.id as item, d.n, i.title, u.content from items i
                 join deliveries d on d.item = i.id and d.state <> 'void' join units u on u.id = d.unit
                 where m.kind = 'goods' and i.order_id = m.order_id and d.state in ('sending', 'delivered') order by i.position, d.n)),
-            (select o.state from orders o where o.id = m.order_id)
+            (select o.state from orders o where o.id = m.order_id),
+            (select max(d.at) from items i join deliveries d on d.item = i.id and d.state <> 'void'
+                where m.kind = 'goods' and i.order_id = m.order_id and d.state in ('sending', 'delivered'))
             from messages m where m.id = $1",
         postgres: "select m.id, m.chat_id, m.class, m.kind, m.body, m.state, m.uncertain, m.queued_at,
             (select coalesce(json_agg(json_build_array(i.id, d.n, i.title, u.content) order by i.position, d.n), '[]')::text from items i
                 join deliveries d on d.item = i.id and d.state <> 'void' join units u on u.id = d.unit
                 where m.kind = 'goods' and i.order_id = m.order_id and d.state in ('sending', 'delivered')),
-            (select o.state from orders o where o.id = m.order_id)
+            (select o.state from orders o where o.id = m.order_id),
+            (select max(d.at) from items i join deliveries d on d.item = i.id and d.state <> 'void'
+                where m.kind = 'goods' and i.order_id = m.order_id and d.state in ('sending', 'delivered'))
             from messages m where m.id = $1",
     };
     /// What Telegram took, and what was cancelled, stays so: then no row is touched.

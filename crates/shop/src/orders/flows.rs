@@ -470,11 +470,11 @@ fn settle_state(tx: &mut Tx, shop: &Shop, order: &mut Order, count: &Count, acto
     Ok(())
 }
 
-/// Notes that the message with the order's goods, as they were at `read_at`, reached the customer.
-pub fn delivered(tx: &mut Tx, shop: &Shop, id: &OrderId, read_at: Time) -> Result<(), Error> {
+/// Notes that the message with the order's goods, those that had joined it by `goods_at`, reached the customer.
+pub fn delivered(tx: &mut Tx, shop: &Shop, id: &OrderId, goods_at: Time) -> Result<(), Error> {
     let mut order = lock(tx, id)?;
     let now = tx.now();
-    tx.later(sql::DELIVERED, args![id, now, read_at], Expect::Any)?;
+    tx.later(sql::DELIVERED, args![id, now, goods_at], Expect::Any)?;
     let count = Count::read(tx, id)?;
     settle_state(tx, shop, &mut order, &count, "telegram")
 }
