@@ -1,6 +1,6 @@
 //! Settings: what the owner tells the program before it starts.
 //!
-//! One static table ([`table::SETTINGS`]) lists every setting. It drives the reading of `semel.toml` and of the
+//! One static table (`table::SETTINGS`) lists every setting. It drives the reading of `semel.toml` and of the
 //! environment, `semel config print`, `semel config explain`, the report of misspelt names and `semel.example.toml`.
 //!
 //! A flag wins over the environment, the environment over the file, the file over the default. An empty text counts as
