@@ -297,6 +297,36 @@ semel_kernel::each_store! { ROOMS;
         assert_eq!(t.number("select count(*) from history where to_state = 'retry'").await, 0);
     }
 
+    /// The state says "running" for both: only the fence tells the old holder from the new one.
+    async fn a_slow_worker_cannot_end_what_another_is_running(t: TestStore) {
+        let rival = t.rival();
+        let id = order(&t, "bread", Doing::Wait).await;
+        let slow = Desk::new(&t.store);
+        let (workers_of_slow, desk) = (workers(&t, &t.store, "slow"), slow.clone());
+        let slow_run = tokio::spawn(async move { workers_of_slow.run_due(&desk).await });
+        eventually("the slow one has begun", async || slow.ran("bread") == 1).await;
+
+        t.advance(LEASE + Duration::from_secs(1)).await;
+        let (next, next_workers) = (Desk::new(&rival), workers(&t, &rival, "next"));
+        assert_eq!(next_workers.recover().await, Ok(1));
+        let desk = next.clone();
+        let next_run = tokio::spawn(async move { next_workers.run_due(&desk).await });
+        eventually("the next one has begun", async || next.ran("bread") == 1).await;
+
+        slow.gate.add_permits(1);
+        assert_eq!(slow_run.await.unwrap(), Ok(1));
+        let told = slow.told();
+        assert!(told.len() == 2 && told[1].starts_with("bread could not end"), "the slow one ended it: {told:?}");
+        let between = view(&t, &id).await.0;
+        assert_eq!((between.state.as_str(), between.fence), ("running", 2));
+
+        next.gate.add_permits(1);
+        assert_eq!(next_run.await.unwrap(), Ok(1));
+        let after = view(&t, &id).await.0;
+        assert_eq!((after.state.as_str(), after.fence), ("done", 2));
+        assert_eq!(t.number("select count(*) from history where to_state = 'ok'").await, 1);
+    }
+
     async fn a_lost_worker_s_job_comes_back(t: TestStore) {
         let rival = t.rival();
         let id = order(&t, "bread", Doing::Wait).await;
