@@ -1,10 +1,12 @@
 //! A PostgreSQL of our own: no service, no port, no container, and nothing left behind.
 //!
-//! It listens on a Unix socket in a private folder. A guardian process holds the reading end of a pipe from us: when
-//! this process is gone, in whatever way, the pipe closes, and the guardian stops the server and removes the folder.
+//! It listens on a Unix socket in a private folder, and nowhere else unless a test is about that. A guardian process
+//! holds the reading end of a pipe from us: when this process is gone, in whatever way, the pipe closes, and the
+//! guardian stops the server and removes the folder.
 
 use std::fs::{self, File};
 use std::io::Read;
+use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -22,9 +24,7 @@ const MISSING: &str = "the tests need PostgreSQL's server programs: `apt-get ins
     needed), or set SEMEL_TEST_PG_BINDIR to the folder that holds initdb and postgres";
 
 /// Nothing here outlives the cluster, so nothing has to reach the disk. Deadlocks are noticed soon.
-const SETTINGS: [&str; 10] = [
-    "listen_addresses=",
-    "port=5432",
+const SETTINGS: [&str; 8] = [
     "fsync=off",
     "synchronous_commit=off",
     "full_page_writes=off",
@@ -56,6 +56,9 @@ pub struct PgServer {
     programs: PathBuf,
     /// Who runs the server when we are root, which it refuses to be.
     user: Option<User>,
+    port: u16,
+    /// Settings of this cluster beside those of all.
+    settings: Vec<&'static str>,
     process: Mutex<Option<Child>>,
     guardian: Mutex<Child>,
 }
@@ -75,6 +78,31 @@ impl PgServer {
 
     /// A cluster for a test that stops, kills or pauses it. Dropping it removes it.
     pub fn private() -> PgServer {
+        let server = Self::laid_out(5432, vec!["listen_addresses="]);
+        server.start();
+        server
+    }
+
+    /// A cluster that also listens on 127.0.0.1, where it offers TLS with this certificate and key (PEM). Over TLS it
+    /// wants passwords, without TLS it believes everybody. `keeper` with the password `secret` may do everything.
+    pub async fn with_tls(certificate: &str, key: &str) -> PgServer {
+        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
+        let server = Self::laid_out(free.port(), vec!["listen_addresses=127.0.0.1", "ssl=on"]);
+        // The names under which the server looks for them by itself.
+        server.write("server.crt", certificate);
+        server.write("server.key", key);
+        server.write(
+            "pg_hba.conf",
+            "hostssl all all 127.0.0.1/32 scram-sha-256\nhost all all 127.0.0.1/32 trust\nlocal all all trust\n",
+        );
+        server.start();
+        let keeper = "set password_encryption to 'scram-sha-256'; create role keeper superuser login password 'secret'";
+        server.run("postgres", keeper).await;
+        server
+    }
+
+    /// A cluster that was made and does not run yet.
+    fn laid_out(port: u16, settings: Vec<&'static str>) -> PgServer {
         let programs = programs();
         let folder = private_folder();
         let we = fs::metadata(&folder).expect("the folder was just made").uid();
@@ -85,15 +113,30 @@ impl PgServer {
             fs::set_permissions(&folder, fs::Permissions::from_mode(0o711)).expect("root may open a folder");
         }
         let guardian = Mutex::new(guard(&folder));
-        let server = PgServer { folder, programs, user, process: Mutex::new(None), guardian };
+        let server = PgServer { folder, programs, user, port, settings, process: Mutex::new(None), guardian };
         server.make_cluster();
-        server.start();
         server
+    }
+
+    /// The port of its socket, and of 127.0.0.1 if it listens there.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Puts a file of the server's own into its folder of data.
+    fn write(&self, name: &str, text: &str) {
+        let file = self.data().join(name);
+        fs::write(&file, text).expect("a file of the cluster is written");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("its owner may close a file");
+        if let Some(user) = &self.user {
+            chown(&file, Some(user.uid), Some(user.gid)).expect("root may give a file away");
+        }
     }
 
     /// The address of `database`, for [`crate::store::Store::open`] and for programs.
     pub fn url(&self, database: &str) -> StoreUrl {
-        StoreUrl::Postgres(format!("postgres:///{database}?user=postgres&host={}", self.folder.display()))
+        let port = if self.port == 5432 { String::new() } else { format!("&port={}", self.port) };
+        StoreUrl::Postgres(format!("postgres:///{database}?user=postgres&host={}{port}", self.folder.display()))
     }
 
     /// The private folder that holds everything of this cluster.
@@ -104,7 +147,7 @@ impl PgServer {
     /// A connection of the test's own, outside every pool.
     pub async fn client(&self, database: &str) -> Client {
         let mut config = Config::new();
-        config.host_path(&self.folder).user("postgres").dbname(database).application_name("semel-test");
+        config.host_path(&self.folder).port(self.port).user("postgres").dbname(database).application_name("semel-test");
         let (client, connection) =
             config.connect(NoTls).await.unwrap_or_else(|error| panic!("the test cannot connect: {error}"));
         tokio::spawn(async move {
@@ -149,7 +192,8 @@ impl PgServer {
         let mut command = self.command("postgres");
         command.arg("-D").arg(self.data());
         command.arg("-c").arg(format!("unix_socket_directories={}", self.folder.display()));
-        for setting in SETTINGS {
+        command.arg("-c").arg(format!("port={}", self.port));
+        for setting in SETTINGS.iter().chain(&self.settings) {
             command.arg("-c").arg(setting);
         }
         command.stdout(log.try_clone().expect("the log is shared")).stderr(log).process_group(0);
@@ -187,7 +231,7 @@ impl PgServer {
             thread::sleep(Duration::from_millis(5));
         }
         // The ids in here are free for other processes now.
-        for name in ["data/postmaster.pid", ".s.PGSQL.5432.lock"] {
+        for name in ["data/postmaster.pid".to_owned(), format!(".s.PGSQL.{}.lock", self.port)] {
             let _ = fs::remove_file(self.folder.join(name));
         }
     }
