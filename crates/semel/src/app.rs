@@ -1,5 +1,7 @@
 //! The running program: database, workers, doors, and an orderly end.
 
+pub mod postgres;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,6 +65,7 @@ impl App {
         let dead_shop = shop.clone();
         let workers = Shop::workers(workers).on_dead(move |tx, dead| {
             messages::flows::buried(tx, &dead.job, &dead.error)?;
+            hints::buried(tx, &dead_shop, dead)?;
             let text = format!(
                 "Job {} ({}) gave up: {}. `semel job retry {}` runs it again",
                 dead.job, dead.kind, dead.error, dead.job
@@ -163,6 +166,7 @@ impl App {
             return Err(error);
         }
         if !stop.is_cancelled() {
+            self.warn_about_dangers().await;
             self.start_work();
             self.doors.ready.open();
             tracing::info!("ready");
@@ -226,6 +230,22 @@ impl App {
                 .await
             }
         });
+        self.meet_other_copies();
+    }
+
+    /// Copies that share a PostgreSQL tell each other of new work, where the owner gave an address to listen at.
+    fn meet_other_copies(&self) {
+        let Some(url) = &self.settings.database_listen_url else { return };
+        let (store, tag) = (self.shop.store.clone(), self.owner.clone());
+        self.supervisor.spawn("notify", move |stop| {
+            let (store, tag) = (store.clone(), tag.clone());
+            async move { store.tell_copies(&tag, stop).await }
+        });
+        let (store, tag, url) = (self.shop.store.clone(), self.owner.clone(), url.clone());
+        self.supervisor.spawn("listen", move |stop| {
+            let (store, tag, url) = (store.clone(), tag.clone(), url.clone());
+            async move { store.hear_copies(url.expose(), &tag, stop).await }
+        });
     }
 
     fn listen_to_trouble(&self) {
@@ -251,6 +271,15 @@ impl App {
         }
     }
 
+    /// A server that acknowledges what a power cut can take back is not stopped for it, but nobody shall miss it.
+    async fn warn_about_dangers(&self) {
+        match postgres::Server::ask(&self.shop.store).await {
+            Ok(Some(server)) => server.dangers().iter().for_each(|danger| tracing::error!("{danger}")),
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "could not ask the database how it keeps what it acknowledges"),
+        }
+    }
+
     /// The owner's socket beside an embedded database: commands talk to the running program through it.
     fn local_door(&self, stop: &CancellationToken) -> anyhow::Result<Option<crate::local::Door>> {
         if self.shop.store.engine() != Engine::Sqlite {
@@ -261,18 +290,39 @@ impl App {
     }
 }
 
-/// What `doctor` and `serve` say when every genuine webhook would be refused.
+/// What `doctor` and `serve` say when every genuine webhook would be refused: an https address is served by a proxy, and
+/// the proxy is not among those whose `X-Forwarded-For` is believed.
 pub fn proxy_warning(settings: &Settings) -> Option<String> {
     use crate::settings::Networks;
     let listed = settings.yookassa.as_ref().is_some_and(|p| p.networks != Networks::Off)
         || settings.heleket.as_ref().is_some_and(|p| p.networks != Networks::Off)
         || settings.crystalpay.as_ref().is_some_and(|p| p.networks != Networks::Off);
     let https = settings.public_url.as_ref().is_some_and(|url| url.scheme() == "https");
-    (listed && https && settings.trusted_proxies.is_empty()).then(|| {
-        "the public address is https, which a proxy in front must serve, but SEMEL_TRUSTED_PROXIES names no proxy: every genuine \
-         webhook will be refused, because it seems to come from the proxy and not from the provider's network. Set it to the \
-         proxy's address, for example SEMEL_TRUSTED_PROXIES=127.0.0.1/32"
-            .to_owned()
+    if !(listed && https) {
+        return None;
+    }
+    if settings.trusted_proxies.is_empty() {
+        return Some(
+            "the public address is https, which a proxy in front must serve, but SEMEL_TRUSTED_PROXIES names no proxy: every \
+             genuine webhook will be refused, because it seems to come from the proxy and not from the provider's network. \
+             Set it to the proxy's address, for example SEMEL_TRUSTED_PROXIES=127.0.0.1/32"
+                .to_owned(),
+        );
+    }
+    // On loopback only this machine can reach us, so whatever proxy there is has a loopback address.
+    let holds_loopback = |network: &ipnet::IpNet| {
+        let four = std::net::IpAddr::from(std::net::Ipv4Addr::LOCALHOST);
+        let six = std::net::IpAddr::from(std::net::Ipv6Addr::LOCALHOST);
+        network.addr().to_canonical().is_loopback() || network.contains(&four) || network.contains(&six)
+    };
+    let here = settings.listen.ip().is_loopback();
+    (here && !settings.trusted_proxies.iter().any(holds_loopback)).then(|| {
+        format!(
+            "semel listens on {}, where only a proxy on this machine can reach it, but SEMEL_TRUSTED_PROXIES holds no \
+             loopback address: every genuine webhook will be refused, because it seems to come from the proxy and not from \
+             the provider's network. Add 127.0.0.1/32 to it",
+            settings.listen
+        )
     })
 }
 

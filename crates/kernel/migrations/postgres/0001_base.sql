@@ -28,7 +28,6 @@ create table inbox (
 
 -- One live row an event; a second body with the same id is kept beside it as ignored.
 create unique index inbox_live on inbox (source, account, event_id) where state in ('received', 'applied');
-create index inbox_waiting on inbox (subject, received_at) where state = 'received';
 create index inbox_subject on inbox (subject, received_at) where subject is not null;
 create index inbox_open on inbox (received_at) where state = 'received';
 
@@ -78,9 +77,8 @@ create table history (
 );
 
 -- The n-th change of a thing happens once.
-create unique index history_step on history (entity, entity_id, n) where n is not null;
+create unique index history_step on history (entity, entity_id, n);
 create index history_thread on history (thread, seq) where thread is not null;
-create index history_entity on history (entity, entity_id, seq);
 
 create table lease_terms (
     lease text not null,
@@ -123,5 +121,5 @@ create table cron (
 
 -- The database's clock in milliseconds. Tests replace this function to move time by hand.
 create function semel_now() returns bigint language sql stable as $$
-    select (extract(epoch from clock_timestamp()) * 1000)::bigint
+    select (extract(epoch from statement_timestamp()) * 1000)::bigint
 $$;

@@ -25,7 +25,8 @@ pub struct WorkersOptions {
     pub owner: String,
     /// How long a claim lasts without renewal.
     pub lease: Duration,
-    /// How often PostgreSQL is asked for work that another copy wrote. SQLite has no other copy and is never asked.
+    /// How often PostgreSQL is asked for work that another copy wrote. Rarely, when other copies tell of it
+    /// ([`Store::hears_copies`]); SQLite has no other copy and is never asked.
     pub poll: Duration,
     /// Jobs of one lane that run at the same time.
     pub concurrency: usize,
@@ -50,6 +51,9 @@ pub struct Dead {
     /// The last error.
     pub error: String,
 }
+
+/// How often PostgreSQL is asked while other copies tell of their work: only a notice that was lost is found so.
+const POLL_WHEN_TOLD: Duration = Duration::from_secs(15);
 
 /// Waits between tries to write how a run failed, in seconds. Giving up leaves the job to the end of its claim.
 const FAILURE_PAUSES_S: [u64; 6] = [1, 2, 4, 8, 16, 30];
@@ -223,7 +227,11 @@ impl<C: Clone + Send + Sync + 'static> Workers<C> {
             Some(row) => Duration::from_millis(u64::try_from(row.get::<i64>(0)?.max(1)).unwrap_or(1)),
             None => Duration::from_secs(24 * 3600),
         };
-        Ok(if self.store.engine() == Engine::Postgres { due.min(self.options.poll) } else { due })
+        Ok(if self.store.engine() == Engine::Postgres { due.min(self.poll()) } else { due })
+    }
+
+    fn poll(&self) -> Duration {
+        if self.store.hears_copies() { self.options.poll.max(POLL_WHEN_TOLD) } else { self.options.poll }
     }
 
     async fn claim(&self, lane: &'static str, most: usize) -> Result<Vec<(String, Claim)>, StoreError> {

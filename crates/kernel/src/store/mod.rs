@@ -5,6 +5,7 @@
 //! [`StoreError::Unknown`]: never repeated blindly, its caller looks by key. Whoever holds a [`Tx`] waits for nothing
 //! else. Waiting for the database is bounded and ends with a sentence that says what to do.
 
+mod listen;
 pub mod migrate;
 mod postgres;
 mod sql;
@@ -25,7 +26,7 @@ pub use tx::{Expect, Tx};
 pub use value::{FromValue, Row, Value};
 
 use crate::clock::{Clock, Time};
-use work::{Task, Work};
+use work::{Task, Turn, Work};
 
 /// Which database engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,7 +186,8 @@ impl Store {
         }
     }
 
-    /// What [`Tx::wake`] wakes in this process. One waiter a name; a wake while nobody waits is kept for the next wait.
+    /// What [`Tx::wake`] wakes in this process, and in other copies that hear of it ([`Store::hear_copies`]). One waiter
+    /// a name; a wake while nobody waits is kept for the next wait.
     pub fn waker(&self, name: &'static str) -> Arc<tokio::sync::Notify> {
         self.inner.wakes.of(name)
     }
@@ -278,11 +280,13 @@ impl Store {
         E: From<StoreError> + Send + 'static,
     {
         let (sender, receiver) = oneshot::channel();
-        let task: Box<dyn Work> = Box::new(Task::new(label, f, sender, Arc::clone(&self.inner.wakes)));
+        let turn = Arc::new(Turn::default());
+        let wakes = Arc::clone(&self.inner.wakes);
+        let task: Box<dyn Work> = Box::new(Task::new(label, f, sender, Arc::clone(&turn), wakes));
         match &self.inner.backend {
             Backend::Sqlite(sqlite) => {
                 sqlite.submit(mode, task)?;
-                receiver.await.unwrap_or_else(|_| Err(StoreError::Closed.into()))
+                turn.answered(receiver, self.inner.options.wait).await
             }
             Backend::Postgres(postgres) => {
                 let turn = postgres.submit(mode, task, self.inner.options.wait)?;

@@ -12,6 +12,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, PoisonError};
 use std::thread;
 
+use rusqlite::config::DbConfig;
 use rusqlite::functions::FunctionFlags;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode, OpenFlags, ToSql, ffi, params_from_iter};
@@ -123,6 +124,8 @@ fn connect(path: &Path, clock: &Clock, flags: OpenFlags) -> Result<Connection, S
         )
         .map_err(at)?;
     connection.set_prepared_statement_cache_capacity(256);
+    // A plan that looks at bound values is made anew at each use. Ours need not: one plan a statement.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(at)?;
     let clock = clock.clone();
     // "Deterministic" lets SQLite read the clock once a statement, which is just what PostgreSQL's `stable` does.
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_INNOCUOUS;
@@ -239,7 +242,7 @@ fn read_loop(mut connection: Connection, queue: &Mutex<Receiver<Box<dyn Work>>>,
             Tx { database: &mut database, engine: Engine::Sqlite, now: clock.now(), failed: None, woken: Vec::new() };
         let verdict = work.run(&mut tx);
         if !plain {
-            let _ = connection.execute_batch("rollback");
+            let _ = control(&connection, "rollback");
         }
         work.finish(match verdict {
             Verdict::Broken(error) | Verdict::Again(error) => Err(error),

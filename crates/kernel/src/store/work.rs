@@ -1,8 +1,9 @@
 //! One caller's closure on its way through an engine's thread.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
@@ -20,6 +21,44 @@ pub(super) enum Verdict {
     Broken(StoreError),
 }
 
+/// Whether a caller still waits for its turn: `WAITING`, then `STARTED` or `GIVEN_UP`, once. Work whose caller was told
+/// "busy" never runs, and a caller whose work runs is never told "busy".
+#[derive(Default)]
+pub(super) struct Turn(AtomicU8);
+
+const WAITING: u8 = 0;
+const STARTED: u8 = 1;
+const GIVEN_UP: u8 = 2;
+
+impl Turn {
+    /// Begins the work, or goes on with it; false when its caller has given up.
+    fn start(&self) -> bool {
+        let was = self.0.compare_exchange(WAITING, STARTED, Ordering::SeqCst, Ordering::SeqCst);
+        matches!(was, Ok(_) | Err(STARTED))
+    }
+
+    /// True unless the work has begun.
+    fn give_up(&self) -> bool {
+        self.0.compare_exchange(WAITING, GIVEN_UP, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+
+    /// Waits for the outcome: `wait` at most for the turn, then for as long as the work takes.
+    pub(super) async fn answered<T, E: From<StoreError>>(
+        &self,
+        mut receiver: oneshot::Receiver<Result<T, E>>,
+        wait: Duration,
+    ) -> Result<T, E> {
+        let closed = || Err(StoreError::Closed.into());
+        match tokio::time::timeout(wait, &mut receiver).await {
+            Ok(answer) => answer.unwrap_or_else(|_| closed()),
+            Err(_) if self.give_up() => {
+                Err(StoreError::Busy { waited_ms: u64::try_from(wait.as_millis()).unwrap_or(0) }.into())
+            }
+            Err(_) => receiver.await.unwrap_or_else(|_| closed()),
+        }
+    }
+}
+
 /// A closure with its place for the outcome, its types forgotten.
 pub(super) trait Work: Send {
     fn label(&self) -> &'static str;
@@ -34,13 +73,20 @@ pub(super) struct Task<T, E, F> {
     f: F,
     outcome: Option<Result<T, E>>,
     answer: oneshot::Sender<Result<T, E>>,
+    turn: Arc<Turn>,
     wakes: Arc<Wakes>,
     woken: Vec<&'static str>,
 }
 
 impl<T, E, F> Task<T, E, F> {
-    pub(super) fn new(label: &'static str, f: F, answer: oneshot::Sender<Result<T, E>>, wakes: Arc<Wakes>) -> Self {
-        Self { label, f, outcome: None, answer, wakes, woken: Vec::new() }
+    pub(super) fn new(
+        label: &'static str,
+        f: F,
+        answer: oneshot::Sender<Result<T, E>>,
+        turn: Arc<Turn>,
+        wakes: Arc<Wakes>,
+    ) -> Self {
+        Self { label, f, outcome: None, answer, turn, wakes, woken: Vec::new() }
     }
 }
 
@@ -59,6 +105,9 @@ where
     }
 
     fn run(&mut self, tx: &mut Tx) -> Verdict {
+        if !self.turn.start() {
+            return Verdict::Undo; // Its caller was told that nothing was done.
+        }
         tx.failed = None;
         tx.woken.clear();
         let Ok(outcome) = catch_unwind(AssertUnwindSafe(|| (self.f)(tx))) else {
@@ -93,5 +142,19 @@ where
         };
         // The caller may have gone away; what was committed stays committed.
         let _ = self.answer.send(answer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_turn_is_started_or_given_up_and_never_both() {
+        let (started, given_up) = (Turn::default(), Turn::default());
+        assert!(started.start() && started.start(), "work may run again after a serialization failure");
+        assert!(!started.give_up(), "a caller whose work runs is told that it is busy");
+        assert!(given_up.give_up());
+        assert!(!given_up.start(), "work runs whose caller was told that it is busy");
     }
 }

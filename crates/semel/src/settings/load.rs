@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::table::{self, Kind, SECTIONS, SETTINGS, Setting};
 use super::values::{Given, Source, Values};
@@ -15,7 +15,8 @@ const USUAL_FILE: &str = "semel.toml";
 /// a key (`telegram.api_url`), the same as on a command line (`--telegram-api-url`), or the variable.
 ///
 /// A `file` that is named must exist; without one `./semel.toml` is read if it is there. Files that hold secrets are read
-/// here, too.
+/// here, too. A relative path in the file, and that of the default database, means a place beside the file; one in the
+/// environment or in a flag means a place below the working folder.
 ///
 /// # Errors
 /// One sentence for everything that is wrong: the owner mends the settings once, not once per start.
@@ -39,7 +40,8 @@ pub(super) fn load_from(
     env: &BTreeMap<String, String>,
     flags: &[(String, String)],
 ) -> Result<Loaded, SettingsError> {
-    let mut gathered = Gathered { values: defaults(), problems: Vec::new(), notices: Vec::new() };
+    let mut gathered =
+        Gathered { values: defaults(file.map(|(path, _)| path)), problems: Vec::new(), notices: Vec::new() };
     if let Some((path, text)) = file {
         gathered.take_file(path, text);
     }
@@ -51,7 +53,7 @@ pub(super) fn load_from(
         Ok((settings, more)) if problems.is_empty() => {
             notices.extend(more);
             let sources = SETTINGS.iter().map(|setting| effective(setting, &values, &settings)).collect();
-            Ok(Loaded { settings, sources, notices })
+            Ok(Loaded { settings, sources, notices, file: file.map(|(path, _)| PathBuf::from(path)) })
         }
         Ok(_) => Err(SettingsError { problems }),
         Err(more) => {
@@ -61,12 +63,32 @@ pub(super) fn load_from(
     }
 }
 
-fn defaults() -> Values {
+fn defaults(file: Option<&str>) -> Values {
     let given = |setting: &'static Setting| {
-        let text = setting.default?.to_owned();
+        let text = match (setting.default?, file) {
+            (text, Some(file)) => as_meant_in(file, setting, text),
+            (text, None) => text.to_owned(),
+        };
         Some((setting.key, Given { setting, text, source: Source::Default }))
     };
     SETTINGS.iter().filter_map(given).collect()
+}
+
+/// A value of the settings file, the relative path in a database's address taken from beside that file: a command that
+/// is given the file from another folder must find the same database.
+fn as_meant_in(file: &str, setting: &Setting, text: &str) -> String {
+    match text.strip_prefix("sqlite://") {
+        Some(path) if setting.kind == Kind::Database && !path.is_empty() => format!("sqlite://{}", beside(file, path)),
+        _ => text.to_owned(),
+    }
+}
+
+/// `path` as it is reached from here when it stands in `file`. An absolute one stays what it is.
+fn beside(file: &str, path: &str) -> String {
+    match Path::new(file).parent() {
+        Some(folder) if !matches!(folder.to_str(), Some("" | ".")) => folder.join(path).display().to_string(),
+        _ => path.to_owned(),
+    }
 }
 
 /// What `config print` shows of one setting. The text itself goes no further.
@@ -225,7 +247,12 @@ impl Gathered {
         let Some(setting) = table::by_key(key).or(of_a_file) else {
             match alias::known_key(key) {
                 Some(says) => self.notices.push(format!("`{key}` in {path} {says}.")),
-                None => self.problems.push(unknown(&format!("`{key}` in {path}"), alias::likely_key(key))),
+                None => self.problems.push(match above_the_sections(key) {
+                    Some(name) => {
+                        format!("`{key}` in {path} is not a setting: `{name}` stands above the first [section].")
+                    }
+                    None => unknown(&format!("`{key}` in {path}"), alias::likely_key(key)),
+                }),
             }
             return;
         };
@@ -239,10 +266,11 @@ impl Gathered {
             return;
         }
         let text = match of_a_file {
-            Some(_) => self.content(&format!("`{key}` in {path}"), &text),
+            Some(_) => self.content(&format!("`{key}` in {path}"), &beside(path, &text)),
             None => Some(text),
         };
         if let Some(text) = text {
+            let text = as_meant_in(path, setting, &text);
             let source = Source::File(path.to_owned());
             found.entry(setting.key).or_default().push(Given { setting, text, source });
         }
@@ -266,6 +294,18 @@ fn text_of(value: &toml::Value, kind: Kind) -> Option<String> {
 
 fn not_empty(value: Option<&String>) -> Option<&str> {
     value.map(|text| text.trim()).filter(|text| !text.is_empty())
+}
+
+/// The name in `section.name` when it is one that has no section. Whoever appends a line to the file puts it into the last
+/// section, whatever it was meant to be.
+fn above_the_sections(key: &str) -> Option<&str> {
+    let (_, name) = key.split_once('.')?;
+    let whole = table::by_key(name).is_some_and(|setting| setting.section().is_empty());
+    let of_a_file = name
+        .strip_suffix("_file")
+        .and_then(table::by_key)
+        .is_some_and(|setting| setting.section().is_empty() && setting.may_come_from_file());
+    (whole || of_a_file).then_some(name)
 }
 
 fn unknown(what: &str, likely: Option<&str>) -> String {

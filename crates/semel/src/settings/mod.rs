@@ -32,6 +32,7 @@ use url::Url;
 
 pub use self::explain::{explain, print, render_example};
 pub use self::load::load;
+pub use self::parse::{bot_token as parse_bot_token, ids as parse_ids, public_url as parse_public_url};
 pub use self::secret::Secret;
 pub use self::table::Setting;
 pub use self::values::Source;
@@ -43,10 +44,13 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Where the database lives.
     pub database: DatabaseUrl,
-    /// Most connections to PostgreSQL, or readers of the SQLite file.
+    /// Most connections to PostgreSQL; the one to `database_listen_url` comes on top. SQLite does not use it.
     pub pool_max: u16,
-    /// How long a caller waits for a connection before it hears "database busy".
+    /// How long a caller waits for its turn before it hears "database busy".
     pub database_wait: Duration,
+    /// The address of the same PostgreSQL without a pooler in between, for LISTEN; secret because it may hold a password.
+    /// Never present with SQLite.
+    pub database_listen_url: Option<Secret>,
     /// Where providers and customers reach us: https, or a loopback address. Present whenever a provider is enabled.
     pub public_url: Option<Url>,
     /// First bearer token of the API and of `/metrics`.
@@ -247,6 +251,8 @@ pub struct Loaded {
     pub sources: Vec<Effective>,
     /// Sentences for the log: names that are known but do nothing, addresses without encryption.
     pub notices: Vec<String>,
+    /// The file that was read, if there was one.
+    pub file: Option<PathBuf>,
 }
 
 /// One setting as it took effect, ready to be shown.

@@ -239,6 +239,14 @@ pub fn database(text: &str) -> Result<DatabaseUrl, String> {
     }
 }
 
+/// The address of a PostgreSQL server.
+pub fn listen_url(text: &str) -> Result<String, String> {
+    match database(text) {
+        Ok(DatabaseUrl::Postgres(url)) => Ok(url),
+        _ => Err("is not an address of PostgreSQL: write postgres://user:password@host/name".to_owned()),
+    }
+}
+
 fn sqlite(path: &str) -> Result<DatabaseUrl, String> {
     if path.contains(":memory:") {
         return Err(

@@ -158,7 +158,8 @@ pub static SETTINGS: &[Setting] = &[
         default: Some("sqlite://data/semel.db"),
         one_line: "Where the database lives.",
         more: "SQLite serves one program on one machine; several copies share PostgreSQL. The driver in an address like \
-             postgresql+asyncpg:// is dropped.",
+             postgresql+asyncpg:// is dropped. A relative path in semel.toml, and that of the default, begins in the \
+             folder of semel.toml.",
         ..PLAIN
     },
     Setting {
@@ -168,8 +169,9 @@ pub static SETTINGS: &[Setting] = &[
         kind: Kind::Count(1, 1000),
         unit: "connections",
         default: Some("8"),
-        one_line: "Most connections to PostgreSQL, or readers of the SQLite file.",
-        more: "Connections open when they are needed; the writer of an SQLite file comes on top.",
+        one_line: "Most connections to PostgreSQL.",
+        more: "Connections open when they are needed; the one of database_listen_url comes on top. SQLite does not use it: \
+             a file always has one writer and three readers.",
         ..PLAIN
     },
     Setting {
@@ -178,7 +180,20 @@ pub static SETTINGS: &[Setting] = &[
         kind: Kind::Duration(1, 60),
         unit: "duration, 1s to 60s",
         default: Some("3s"),
-        one_line: "How long a caller waits for a connection before it hears that the database is busy.",
+        one_line: "How long a caller waits for its turn before it hears that the database is busy.",
+        more: "The turn of a connection to PostgreSQL, or of the writer or a reader of an SQLite file.",
+        ..PLAIN
+    },
+    Setting {
+        key: "database_listen_url",
+        env: "SEMEL_DATABASE_LISTEN_URL",
+        kind: Kind::Database,
+        unit: "postgres://user:password@host/name",
+        one_line: "The same PostgreSQL without a pooler, where copies hear of each other's work at once.",
+        more: "Each copy opens one connection to it beside pool_max (LISTEN), and tells the others of new work at most ten \
+             times a second (NOTIFY, in transactions of its own); give it to every copy. Without it a copy looks for \
+             others' work every two seconds. With it every fifteen, which is how long work made on the command line, which \
+             tells nobody, may wait.",
         ..PLAIN
     },
     Setting {

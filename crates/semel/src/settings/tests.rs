@@ -76,6 +76,7 @@ fn nothing_given_means_the_defaults() {
     assert_eq!(settings.database, DatabaseUrl::Sqlite(PathBuf::from("data/semel.db")));
     assert_eq!(settings.pool_max, 8);
     assert_eq!(settings.database_wait, Duration::from_secs(3));
+    assert!(settings.database_listen_url.is_none());
     assert_eq!(settings.stop_budget, Duration::from_secs(20));
     assert!(settings.public_url.is_none() && settings.api_token.is_none());
     assert_eq!(settings.telegram.api_url.as_str(), "https://api.telegram.org/");
@@ -246,6 +247,49 @@ fn a_misspelt_key_or_section_of_the_file_is_reported_with_the_likely_one() {
 }
 
 #[test]
+fn a_line_appended_to_the_last_section_is_told_where_it_belongs() {
+    for (line, name) in
+        [("trusted_proxies = \"10.0.0.0/8\"", "trusted_proxies"), ("database_url_file = \"db\"", "database_url_file")]
+    {
+        assert_eq!(
+            problem(from_file(&format!("[telegram]\nadmin_ids = [1]\n{line}\n"))),
+            format!("`telegram.{name}` in semel.toml is not a setting: `{name}` stands above the first [section].")
+        );
+    }
+    // What has a section of its own is not sent to the top.
+    let far = problem(from_file("[telegram]\nshop_id = \"100500\"\n"));
+    assert!(!far.contains("above the first"), "{far}");
+}
+
+#[test]
+fn a_relative_path_means_a_place_beside_the_file_that_it_stands_in() {
+    let database = |file: &str, text: &str, env: &[(&str, &str)]| {
+        let loaded = good(load_from(Some((file, text)), &map(env), &[]));
+        assert_eq!(loaded.file.as_deref(), Some(Path::new(file)));
+        match loaded.settings.database {
+            DatabaseUrl::Sqlite(path) => path.display().to_string(),
+            DatabaseUrl::Postgres(_) => panic!("a file"),
+        }
+    };
+    assert_eq!(database("/srv/shop/semel.toml", "", &[]), "/srv/shop/data/semel.db", "the default, too");
+    let url = |path: &str| format!("database_url = \"sqlite://{path}\"\n");
+    assert_eq!(database("/srv/shop/semel.toml", &url("shop.db"), &[]), "/srv/shop/shop.db");
+    assert_eq!(database("conf/semel.toml", &url("shop.db"), &[]), "conf/shop.db");
+    assert_eq!(database("/srv/shop/semel.toml", &url("/var/shop.db"), &[]), "/var/shop.db", "absolute is absolute");
+    assert_eq!(database("./semel.toml", &url("shop.db"), &[]), "shop.db");
+    assert_eq!(database("semel.toml", "", &[]), "data/semel.db");
+    let elsewhere = [("SEMEL_DATABASE_URL", "sqlite://mine.db")];
+    assert_eq!(database("/srv/shop/semel.toml", &url("shop.db"), &elsewhere), "mine.db", "the environment means here");
+
+    let key = Scratch::new("beside", "live_key\n");
+    let (folder, name) = key.path().rsplit_once('/').expect("a path");
+    let file = format!("{folder}/semel.toml");
+    let text = format!("api_token_file = '{name}'\n");
+    let settings = good(load_from(Some((file.as_str(), text.as_str())), &BTreeMap::new(), &[])).settings;
+    assert_eq!(settings.api_token.expect("a token").expose(), "live_key");
+}
+
+#[test]
 fn the_file_is_written_in_its_own_types() {
     let settings = good(from_file(
         "pool_max = 4\ntrusted_proxies = [\"10.0.0.0/8\", \"192.0.2.7\"]\n\
@@ -316,20 +360,25 @@ fn a_provider_enabled_by_half_refuses_to_start_and_names_what_is_missing() {
     assert_eq!(
         found,
         [
-            "`SEMEL_PUBLIC_URL` is missing: crystalpay is enabled (`CRYSTALPAY_LOGIN` is set), and its webhooks need the \
-             https address at which they reach us.",
-            "`SEMEL_CRYSTALPAY_SECRET` is missing: crystalpay is enabled (`CRYSTALPAY_LOGIN` is set), and Semel refuses \
-             to start: webhooks could not be verified.",
-            "`SEMEL_CRYSTALPAY_SALT` is missing: crystalpay is enabled (`CRYSTALPAY_LOGIN` is set), and Semel refuses to \
-             start: webhooks could not be verified.",
+            "`public_url` above the first [section], or `SEMEL_PUBLIC_URL`, is missing: crystalpay is enabled \
+             (`CRYSTALPAY_LOGIN` is set), and its webhooks need the https address at which they reach us.",
+            "`secret` under [crystalpay], or `SEMEL_CRYSTALPAY_SECRET`, is missing: crystalpay is enabled \
+             (`CRYSTALPAY_LOGIN` is set), and Semel refuses to start: webhooks could not be verified.",
+            "`salt` under [crystalpay], or `SEMEL_CRYSTALPAY_SALT`, is missing: crystalpay is enabled \
+             (`CRYSTALPAY_LOGIN` is set), and Semel refuses to start: webhooks could not be verified.",
         ]
     );
     let env = map(&[("SEMEL_PUBLIC_URL", "https://pay.example.com")]);
     let file = "[heleket]\nnetworks = \"off\"\n";
     let found = problems(load_from(Some(("semel.toml", file)), &env, &[]));
     assert_eq!(found.len(), 2, "{found:#?}");
-    assert!(found[0].starts_with("`SEMEL_HELEKET_MERCHANT_ID` is missing: heleket is enabled"), "{}", found[0]);
-    assert!(found[1].starts_with("`SEMEL_HELEKET_PAYMENT_KEY` is missing: heleket is enabled"), "{}", found[1]);
+    for (sentence, key, variable) in [
+        (&found[0], "merchant_id", "SEMEL_HELEKET_MERCHANT_ID"),
+        (&found[1], "payment_key", "SEMEL_HELEKET_PAYMENT_KEY"),
+    ] {
+        let wanted = format!("`{key}` under [heleket], or `{variable}`, is missing: heleket is enabled");
+        assert!(sentence.starts_with(&wanted), "{sentence}");
+    }
 }
 
 #[test]
@@ -411,6 +460,30 @@ fn a_database_address_is_a_file_or_postgresql() {
     }
     let sentence = problem(from_env(&[("DATABASE_URL", "mysql://bot:hunter2@h/d")]));
     assert!(sentence.starts_with("`DATABASE_URL` is not a database address") && !sentence.contains("hunter2"));
+}
+
+#[test]
+fn copies_listen_on_postgresql_and_nowhere_else() {
+    let url = ("SEMEL_DATABASE_LISTEN_URL", "postgresql+asyncpg://semel:hunter2@db.internal:5432/semel");
+    let loaded = good(from_env(&[("SEMEL_DATABASE_URL", "postgres://semel:hunter2@pooler:6432/semel"), url]));
+    assert!(loaded.notices.is_empty(), "{:?}", loaded.notices);
+    let printed = print(&loaded);
+    let line = printed.lines().find(|line| line.starts_with("database_listen_url ")).expect("every key is printed");
+    assert!(line.contains("://…@db.internal:5432/semel") && !line.contains("hunter2"), "{line}");
+    assert!(!format!("{loaded:?}").contains("hunter2"));
+    let listens = loaded.settings.database_listen_url.expect("an address");
+    assert_eq!(listens.expose(), "postgresql://semel:hunter2@db.internal:5432/semel");
+
+    let alone = good(from_env(&[url]));
+    assert!(alone.settings.database_listen_url.is_none());
+    let sentence = "`SEMEL_DATABASE_LISTEN_URL` does nothing: the database is SQLite, which serves one copy alone.";
+    assert_eq!(alone.notices, [sentence]);
+
+    for wrong in ["sqlite://data/semel.db", "hunter2@db/semel"] {
+        let told = problem(from_env(&[("SEMEL_DATABASE_LISTEN_URL", wrong)]));
+        let sentence = "is not an address of PostgreSQL: write postgres://user:password@host/name.";
+        assert_eq!(told, format!("`SEMEL_DATABASE_LISTEN_URL` {sentence}"));
+    }
 }
 
 #[test]
@@ -504,10 +577,10 @@ fn receipts_need_their_tax_values_which_are_never_guessed() {
     assert_eq!(
         found,
         [
-            "`SEMEL_YOOKASSA_RECEIPT_SUBJECT` is missing: receipts are on (`SEMEL_YOOKASSA_RECEIPT_VAT` is set), and tax \
-             values are never guessed.",
-            "`SEMEL_YOOKASSA_RECEIPT_MODE` is missing: receipts are on (`SEMEL_YOOKASSA_RECEIPT_VAT` is set), and tax \
-             values are never guessed.",
+            "`receipt_subject` under [yookassa], or `SEMEL_YOOKASSA_RECEIPT_SUBJECT`, is missing: receipts are on \
+             (`SEMEL_YOOKASSA_RECEIPT_VAT` is set), and tax values are never guessed.",
+            "`receipt_mode` under [yookassa], or `SEMEL_YOOKASSA_RECEIPT_MODE`, is missing: receipts are on \
+             (`SEMEL_YOOKASSA_RECEIPT_VAT` is set), and tax values are never guessed.",
         ]
     );
     let whole = [
@@ -526,7 +599,11 @@ fn receipts_need_their_tax_values_which_are_never_guessed() {
 #[test]
 fn events_go_out_signed_or_not_at_all() {
     let url = ("SEMEL_WEBHOOKS_OUT_URL", "https://bot.example.com/events");
-    assert!(problem(from_env(&[url])).starts_with("`SEMEL_WEBHOOKS_OUT_SECRET` is missing: "));
+    let unsigned = problem(from_env(&[url]));
+    assert!(
+        unsigned.starts_with("`secret` under [webhooks_out], or `SEMEL_WEBHOOKS_OUT_SECRET`, is missing: "),
+        "{unsigned}"
+    );
 
     let out = good(from_env(&[url, ("SEMEL_WEBHOOKS_OUT_SECRET", SIGNING_SECRET)])).settings.webhooks_out;
     assert_eq!(out.expect("webhooks out").secret.expose(), SIGNING_SECRET);

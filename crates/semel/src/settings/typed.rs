@@ -38,6 +38,7 @@ fn settings(reader: &mut Reader<'_>) -> Option<Settings> {
     let database = reader.read("database_url", parse::database).unwrap_or(DatabaseUrl::Sqlite(PathBuf::new()));
     let pool_max = reader.number("pool_max");
     let database_wait = reader.duration("database_wait");
+    let database_listen_url = listen_url(reader, &database);
     let public_url = reader.read("public_url", parse::public_url);
     let api_token = api_token(reader);
     let stop_budget = reader.duration("stop_budget");
@@ -56,6 +57,7 @@ fn settings(reader: &mut Reader<'_>) -> Option<Settings> {
         database,
         pool_max,
         database_wait,
+        database_listen_url,
         public_url,
         api_token,
         trusted_proxies,
@@ -81,6 +83,16 @@ fn loopback_networks_for(listen: SocketAddr) -> Vec<IpNet> {
     let four = Ipv4Net::new(Ipv4Addr::LOCALHOST, 8).map(|network| IpNet::V4(network.trunc()));
     let six = Ipv6Net::new(Ipv6Addr::LOCALHOST, 128).map(IpNet::V6);
     four.into_iter().chain(six).collect()
+}
+
+/// An embedded database has no other copy to listen to.
+fn listen_url(reader: &mut Reader<'_>, database: &DatabaseUrl) -> Option<Secret> {
+    let url = reader.secret("database_listen_url", parse::listen_url)?;
+    if matches!(database, DatabaseUrl::Sqlite(_)) {
+        reader.notice("database_listen_url", "does nothing: the database is SQLite, which serves one copy alone");
+        return None;
+    }
+    Some(url)
 }
 
 fn api_token(reader: &mut Reader<'_>) -> Option<Secret> {
@@ -137,9 +149,9 @@ fn receipt(reader: &mut Reader<'_>) -> Option<Receipt> {
     }
     for key in ["yookassa.receipt_vat", "yookassa.receipt_subject", "yookassa.receipt_mode"] {
         if !reader.values.contains_key(key) {
-            let missing = env_name(key);
+            let missing = both_names(key);
             let sentence =
-                format!("`{missing}` is missing: receipts are on ({by} is set), and tax values are never guessed.");
+                format!("{missing} is missing: receipts are on ({by} is set), and tax values are never guessed.");
             reader.problems.push(sentence);
         }
     }
@@ -216,9 +228,10 @@ fn webhooks_out(reader: &mut Reader<'_>) -> Option<WebhooksOut> {
         other => other,
     })?;
     if !given {
-        let missing = "`SEMEL_WEBHOOKS_OUT_SECRET` is missing: without it the receiver could not tell our events from \
-             forged ones.";
-        reader.problems.push(missing.to_owned());
+        reader.problems.push(format!(
+            "{} is missing: without it the receiver could not tell our events from forged ones.",
+            both_names("webhooks_out.secret")
+        ));
     }
     Some(WebhooksOut { url, secret: secret?, allow_private })
 }
@@ -250,9 +263,16 @@ fn anything(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// The name that a sentence gives to a setting which nobody has written yet.
-fn env_name(key: &'static str) -> &'static str {
-    table::by_key(key).map_or(key, |setting| setting.env)
+/// How a sentence calls a setting that nobody has written yet: by its place in the file and by its variable, because
+/// nobody knows where it will be written.
+fn both_names(key: &str) -> String {
+    match table::by_key(key) {
+        Some(setting) if setting.section().is_empty() => {
+            format!("`{}` above the first [section], or `{}`,", setting.name(), setting.env)
+        }
+        Some(setting) => format!("`{}` under [{}], or `{}`,", setting.name(), setting.section(), setting.env),
+        None => format!("`{key}`"),
+    }
 }
 
 /// The bounds in the table.
@@ -368,8 +388,8 @@ impl<'a> Reader<'a> {
     ) -> Option<String> {
         if !self.values.contains_key(key) {
             self.problems.push(format!(
-                "`{}` is missing: {} is enabled ({} is set), and Semel refuses to start: {why}.",
-                env_name(key),
+                "{} is missing: {} is enabled ({} is set), and Semel refuses to start: {why}.",
+                both_names(key),
                 enabled.provider,
                 enabled.by
             ));
@@ -380,9 +400,11 @@ impl<'a> Reader<'a> {
     fn need_public_url(&mut self, enabled: &Enabled) {
         if !self.values.contains_key("public_url") {
             self.problems.push(format!(
-                "`SEMEL_PUBLIC_URL` is missing: {} is enabled ({} is set), and its webhooks need the https address at \
-                 which they reach us.",
-                enabled.provider, enabled.by
+                "{} is missing: {} is enabled ({} is set), and its webhooks need the https address at which they reach \
+                 us.",
+                both_names("public_url"),
+                enabled.provider,
+                enabled.by
             ));
         }
     }
