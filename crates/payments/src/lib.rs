@@ -27,7 +27,10 @@ pub use crystalpay::{CrystalPay, DEFAULT_API_URL as CRYSTALPAY_API_URL, DEFAULT_
 pub use error::{CallError, ConfigError, Unsupported};
 pub use heleket::{DEFAULT_API_URL as HELEKET_API_URL, DEFAULT_NETWORKS as HELEKET_NETWORKS, Heleket};
 pub use hint::{Hint, Rejected, Subject};
-pub use payment::{Created, Line, NewPayment, NewRefund, Page, PaymentRef, RefundState, Seen, SeenRefund, SeenState};
+pub use payment::{
+    Created, Line, NewPayment, NewRefund, Page, PaymentRef, RefundPage, RefundState, Seen, SeenRefund, SeenState,
+    WhichRefunds,
+};
 pub use provider::{Provider, UnknownProvider};
 pub use rail::Rail;
 pub use request::BaseUrl;

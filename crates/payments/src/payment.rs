@@ -90,6 +90,30 @@ pub struct Seen {
     pub reason: Option<String>,
 }
 
+impl Seen {
+    /// The refund that the payment's own state tells of; `None` where it tells of none.
+    ///
+    /// Heleket's refunds have no id, no list and no sum in any answer: `refund_process`, `refund_paid` and `refund_fail` in
+    /// the place of the payment's state are all it says. So the refund carries the payment's id, and `amount` is `None`: it
+    /// may have been all of the payment or a part, and only the cabinet knows. A second refund of the same payment cannot be
+    /// told from the first. YooKassa's state never tells of a refund: there `refunded` does, and [`crate::Rail::list_refunds`].
+    pub fn refund(&self) -> Option<SeenRefund> {
+        let state = match self.state {
+            SeenState::RefundPending => RefundState::Pending,
+            SeenState::Refunded => RefundState::Succeeded,
+            SeenState::RefundFailed => RefundState::Cancelled,
+            _ => return None,
+        };
+        Some(SeenRefund {
+            refund_id: self.provider_id.clone(),
+            provider_id: self.provider_id.clone(),
+            state,
+            amount: None,
+            reason: (state == RefundState::Cancelled).then(|| self.raw_status.clone()),
+        })
+    }
+}
+
 /// What became of a payment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SeenState {
@@ -179,4 +203,24 @@ pub enum RefundState {
     Succeeded,
     /// It will not happen.
     Cancelled,
+}
+
+/// Which refunds to list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhichRefunds<'a> {
+    /// Those begun since a moment, in milliseconds since 1970.
+    Since(i64),
+    /// Those of one payment, by the provider's id of it.
+    Of(&'a str),
+}
+
+/// One page of the provider's list of refunds.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RefundPage {
+    /// The refunds that we understood.
+    pub items: Vec<SeenRefund>,
+    /// How to ask for the next page; `None` on the last.
+    pub next: Option<String>,
+    /// Entries that we did not understand, each with its reason: one odd refund must not hide the others.
+    pub unreadable: Vec<String>,
 }

@@ -6,7 +6,7 @@ use http::HeaderMap;
 
 use crate::answer::no_such_call;
 use crate::crystalpay::api::no;
-use crate::payment::{Created, NewPayment, NewRefund, Page, PaymentRef, Seen, SeenRefund};
+use crate::payment::{Created, NewPayment, NewRefund, Page, PaymentRef, RefundPage, Seen, SeenRefund, WhichRefunds};
 use crate::{CallError, CrystalPay, Heleket, Hint, Provider, Rejected, Request, Response, Unsupported, YooKassa};
 
 /// One account at one provider. Each call comes in two halves: one builds the request, the other reads its answer.
@@ -170,6 +170,27 @@ impl Rail {
         }
     }
 
+    /// Asks for refunds, whoever made them, page by page. Only YooKassa has such a list; at Heleket a refund shows in the state
+    /// of its payment, see [`Seen::refund`].
+    pub fn list_refunds(&self, which: WhichRefunds<'_>, cursor: Option<&str>) -> Result<Request, Unsupported> {
+        match self {
+            Rail::YooKassa(shop) => shop.list_refunds(which, cursor),
+            Rail::Heleket(_) => {
+                let text = "there is no list of refunds: the state of a payment tells of its refund";
+                Err(Unsupported::new(Provider::Heleket, text))
+            }
+            Rail::CrystalPay(_) => Err(no("there is no refund: offer the balance")),
+        }
+    }
+
+    /// Reads the answer to [`Rail::list_refunds`].
+    pub fn listed_refunds(&self, answer: &Response) -> Result<RefundPage, CallError> {
+        match self {
+            Rail::YooKassa(shop) => shop.listed_refunds(answer),
+            _ => Err(no_such_call(answer)),
+        }
+    }
+
     /// A harmless call that shows whether the address and the keys are right.
     pub fn probe(&self) -> Request {
         match self {
@@ -223,9 +244,12 @@ mod tests {
     fn what_a_provider_cannot_do_says_so() {
         let [_, heleket, crystalpay] = rails();
         assert!(crystalpay.list(0, None).is_err());
+        assert!(heleket.list_refunds(WhichRefunds::Since(0), None).is_err());
+        assert!(crystalpay.list_refunds(WhichRefunds::Of("7_a"), None).is_err());
         assert!(crystalpay.ask_refund("7_a").unwrap_err().text.contains("balance"));
         assert!(heleket.capture("c3a1", "k").is_err() && crystalpay.cancel("7_a", "k").is_err());
         let answer = Response::new(b"{}".to_vec());
         assert!(matches!(crystalpay.listed(&answer), Err(CallError::Refused { .. })));
+        assert!(matches!(heleket.listed_refunds(&answer), Err(CallError::Refused { .. })));
     }
 }

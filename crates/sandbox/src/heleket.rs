@@ -16,9 +16,9 @@ use serde_json::{Map, Value, json};
 
 use crate::outbox::Event;
 use crate::params::pairs;
-use crate::payments::{Move, PayError, Payment, Provider, Register};
+use crate::payments::{Move, PayError, Payment, PaymentView, Provider, Register};
 use crate::world::{World, lock};
-use crate::{amount, answer, clock, php};
+use crate::{Sandbox, amount, answer, clock, php};
 
 const PROVIDER: Provider = Provider::Heleket;
 const PER_PAGE: usize = 15;
@@ -205,7 +205,6 @@ async fn refund(State(world): State<World>, headers: HeaderMap, body: Bytes) -> 
     if request.get("address").and_then(Value::as_str).unwrap_or_default().is_empty() {
         return invalid("address", "validation.required");
     }
-    let now = clock::now_ms();
     let event = {
         let mut register = lock(&world.payments);
         let Some(id) = named(&register, &request).map(|payment| payment.id.clone()) else {
@@ -222,14 +221,53 @@ async fn refund(State(world): State<World>, headers: HeaderMap, body: Bytes) -> 
         let Some(sum) = wanted.filter(|sum| *sum > 0 && *sum <= left) else {
             return invalid("amount", "validation.max.numeric");
         };
-        payment.refunded += sum;
-        payment.status = "refund_paid".into();
-        payment.changed_at = now;
-        world.note_money(payment);
+        give_back(&world, payment, sum);
         event(payment, &world)
     };
     world.queue(event);
     done(json!([]))
+}
+
+/// A refund has no record of its own: the invoice's state tells of it, and no answer of its sum.
+fn give_back(world: &World, payment: &mut Payment, sum: i64) {
+    payment.refunded += sum;
+    payment.status = "refund_paid".into();
+    payment.changed_at = clock::now_ms();
+    world.note_money(payment);
+}
+
+/// Heleket's cabinet.
+impl Sandbox {
+    /// The owner gives money of a paid invoice back in the cabinet: this sum, decimal text in the invoice's currency, or all
+    /// that is left. Answers, lists and the notice show the state `refund_paid` and never the sum; `gt_pay` has it. The
+    /// notice goes into the outbox if `told`, else it never was.
+    ///
+    /// # Errors
+    /// [`PayError::Amount`] when the text is no positive sum, [`PayError::Over`] when the invoice cannot give that much back.
+    pub fn refund_at_heleket(&self, id: &str, sum: Option<&str>, told: bool) -> Result<PaymentView, PayError> {
+        let (view, event) = {
+            let mut register = lock(&self.world.payments);
+            let unknown = || PayError::Unknown { provider: PROVIDER, id: id.to_owned() };
+            let payment = register.get_mut(PROVIDER, id).ok_or_else(unknown)?;
+            let left = payment.captured - payment.refunded;
+            let sum = match sum {
+                Some(text) => {
+                    let read = amount::parse(text, payment.scale).filter(|sum| *sum > 0);
+                    read.ok_or_else(|| PayError::Amount(text.to_owned()))?
+                }
+                None => left,
+            };
+            if sum <= 0 || sum > left {
+                return Err(payment.over());
+            }
+            give_back(&self.world, payment, sum);
+            (payment.view(), event(payment, &self.world))
+        };
+        if told {
+            self.world.queue(event);
+        }
+        Ok(view)
+    }
 }
 
 async fn balance(State(world): State<World>, headers: HeaderMap, body: Bytes) -> Response {

@@ -188,23 +188,9 @@ impl Heleket {
         self.ask(&PaymentRef::ProviderId(refund_id.to_string()))
     }
 
+    /// No answer of Heleket names the sum of a refund: see [`Seen::refund`].
     pub(crate) fn asked_refund(&self, answer: &Response) -> Result<Option<SeenRefund>, CallError> {
-        let Some(invoice) = self.asked(answer)? else {
-            return Ok(None);
-        };
-        let state = match invoice.state {
-            SeenState::RefundPending => RefundState::Pending,
-            SeenState::Refunded => RefundState::Succeeded,
-            SeenState::RefundFailed => RefundState::Cancelled,
-            _ => return Ok(None),
-        };
-        Ok(Some(SeenRefund {
-            refund_id: invoice.provider_id.clone(),
-            provider_id: invoice.provider_id,
-            state,
-            amount: None,
-            reason: (state == RefundState::Cancelled).then(|| invoice.raw_status.clone()),
-        }))
+        Ok(self.asked(answer)?.and_then(|invoice| invoice.refund()))
     }
 
     pub(crate) fn probe(&self) -> Request {

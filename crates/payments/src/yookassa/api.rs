@@ -9,7 +9,8 @@ use super::receipt::{self, Buyer, Money, Receipt};
 use crate::answer::{self, same, unclear};
 use crate::json::Value;
 use crate::payment::{
-    Created, Line, NewPayment, NewRefund, Page, PaymentRef, RefundState, Seen, SeenRefund, SeenState,
+    Created, Line, NewPayment, NewRefund, Page, PaymentRef, RefundPage, RefundState, Seen, SeenRefund, SeenState,
+    WhichRefunds,
 };
 use crate::request::{self, is_cursor, is_id, is_plain, shortened};
 use crate::{CallError, Provider, Request, Response, Unsupported};
@@ -172,6 +173,42 @@ impl YooKassa {
             return Ok(None);
         }
         refund_of(&done(answer)?).map(Some).map_err(|text| unclear(answer, text))
+    }
+
+    pub(crate) fn list_refunds(&self, which: WhichRefunds<'_>, cursor: Option<&str>) -> Result<Request, Unsupported> {
+        let (name, value) = match which {
+            WhichRefunds::Since(since_ms) => {
+                let since = request::utc_text(since_ms, "%Y-%m-%dT%H:%M:%SZ");
+                ("created_at.gte", since.ok_or_else(|| no("that moment is beyond the calendar"))?)
+            }
+            WhichRefunds::Of(id) => ("payment_id", checked(id)?.to_string()),
+        };
+        let mut pairs = vec![("limit", "100"), (name, value.as_str())];
+        if let Some(cursor) = cursor {
+            if !is_cursor(cursor) {
+                return Err(no("that is no cursor"));
+            }
+            pairs.push(("cursor", cursor));
+        }
+        Ok(self.get(&format!("/refunds?{}", request::query(&pairs))))
+    }
+
+    pub(crate) fn listed_refunds(&self, answer: &Response) -> Result<RefundPage, CallError> {
+        let list = done(answer)?;
+        if !matches!(list.get("items"), Some(Value::List(_))) {
+            return Err(answer::unreadable(answer));
+        }
+        let mut page = RefundPage { next: list.text("next_cursor").map(str::to_string), ..RefundPage::default() };
+        for refund in list.list("items") {
+            match refund_of(refund) {
+                Ok(seen) => page.items.push(seen),
+                Err(why) => {
+                    let id = answer::excerpt(refund.text("id").unwrap_or("a refund without id"));
+                    page.unreadable.push(format!("{id}: {why}"));
+                }
+            }
+        }
+        Ok(page)
     }
 
     pub(crate) fn probe(&self) -> Request {

@@ -3,6 +3,7 @@
 //! Facts are the vendor's documentation: a key is remembered for 24 hours, a notification carries no signature,
 //! and a state is entered once and never left backwards.
 
+mod cabinet;
 mod keys;
 mod request;
 mod wire;
@@ -23,7 +24,6 @@ use self::keys::keyed;
 use self::request::{Filter, check_texts, receipt_given, sum_of};
 pub(crate) use self::wire::{event, refund_as_if};
 use self::wire::{object, refund_event, refund_object};
-use crate::params::pairs;
 use crate::payments::{Move, PayError, Payment, Provider, Refund};
 use crate::world::{World, lock};
 use crate::{answer, clock};
@@ -150,24 +150,22 @@ async fn list(State(world): State<World>, headers: HeaderMap, RawQuery(query): R
     reply(listed)
 }
 
-/// Newest first, by pages; the cursor is the last id of the page before.
+/// Newest first, by pages.
 fn list_payments(world: &World, query: &str) -> Result<Value, Refusal> {
     let filter = Filter::read(query)?;
     let register = lock(&world.payments);
-    let mut matching: Vec<&Payment> = register.of(PROVIDER).rev().filter(|payment| filter.takes(payment)).collect();
-    if let Some(cursor) = &filter.cursor {
-        let last = matching.iter().position(|payment| &payment.id == cursor);
-        let Some(last) = last else { return Err(Refusal::invalid("cursor", "Cursor is unknown or outdated")) };
-        matching.drain(..=last);
-    }
-    let more = matching.len() > filter.limit;
-    matching.truncate(filter.limit);
-    let items: Vec<Value> = matching.iter().map(|payment| object(payment, &world.options)).collect();
+    let matching: Vec<&Payment> = register.of(PROVIDER).rev().filter(|payment| filter.takes(payment)).collect();
+    let (page, next) = filter.page(matching, |payment| payment.id.as_str())?;
+    let items: Vec<Value> = page.iter().map(|payment| object(payment, &world.options)).collect();
+    Ok(list_of(items, next))
+}
+
+fn list_of(items: Vec<Value>, next: Option<String>) -> Value {
     let mut page = json!({ "type": "list", "items": items });
-    if more && let Some(last) = matching.last() {
-        page["next_cursor"] = json!(last.id);
+    if let Some(next) = next {
+        page["next_cursor"] = json!(next);
     }
-    Ok(page)
+    page
 }
 
 async fn capture(State(world): State<World>, headers: HeaderMap, Path(id): Path<String>, body: Bytes) -> Response {
@@ -231,7 +229,6 @@ fn create_refund(world: &World, request: &Map<String, Value>) -> Result<Value, R
     let payment_id = request.get("payment_id").and_then(Value::as_str).unwrap_or_default();
     let (sum, _, currency) = sum_of(request)?;
     receipt_given(world, request)?;
-    let now = clock::now_ms();
     let (object, event) = {
         let mut register = lock(&world.payments);
         let unknown = || Refusal::invalid("payment_id", "Payment doesn't exist");
@@ -242,22 +239,24 @@ fn create_refund(world: &World, request: &Map<String, Value>) -> Result<Value, R
         if currency != payment.currency || sum > payment.captured - payment.refunded {
             return Err(Refusal::invalid("amount", "Refund amount is larger than what is left of the payment"));
         }
-        payment.refunded += sum;
-        payment.changed_at = now;
-        world.note_money(payment);
-        let refund = Refund {
-            id: clock::yookassa_id(now, 'a'),
-            payment_id: payment.id.clone(),
-            amount: sum,
-            created_at: now,
-            description: request.get("description").and_then(Value::as_str).map(str::to_owned),
-        };
+        let description = request.get("description").and_then(Value::as_str).map(str::to_owned);
+        let refund = give_back(world, payment, sum, description);
         let pair = (refund_object(&refund, payment), refund_event(&refund, payment));
         register.refunds.push(refund);
         pair
     };
     world.queue(event);
     Ok(object)
+}
+
+/// Gives `sum` of a payment back and notes it in the ground truth; the refund still has to be put into the register.
+fn give_back(world: &World, payment: &mut Payment, sum: i64, description: Option<String>) -> Refund {
+    let now = clock::now_ms();
+    payment.refunded += sum;
+    payment.changed_at = now;
+    world.note_money(payment);
+    let id = clock::yookassa_id(now, 'a');
+    Refund { id, payment_id: payment.id.clone(), amount: sum, created_at: now, description }
 }
 
 async fn refund_info(State(world): State<World>, headers: HeaderMap, Path(id): Path<String>) -> Response {
@@ -272,17 +271,18 @@ async fn refund_info(State(world): State<World>, headers: HeaderMap, Path(id): P
 }
 
 async fn refunds(State(world): State<World>, headers: HeaderMap, RawQuery(query): RawQuery) -> Response {
-    let listed = authorized(&world, &headers).map(|()| {
-        let pairs = pairs(&query.unwrap_or_default());
-        let wanted = pairs.iter().find(|(name, _)| name == "payment_id").map(|(_, id)| id.as_str());
-        let register = lock(&world.payments);
-        let matching = register.refunds.iter().rev().filter(|refund| wanted.is_none_or(|id| refund.payment_id == id));
-        let items: Vec<Value> = matching
-            .filter_map(|refund| Some(refund_object(refund, register.get(PROVIDER, &refund.payment_id)?)))
-            .collect();
-        json!({ "type": "list", "items": items })
-    });
+    let listed = authorized(&world, &headers).and_then(|()| list_refunds(&world, &query.unwrap_or_default()));
     reply(listed)
+}
+
+/// Newest first, by pages; the shop's own and the cabinet's alike.
+fn list_refunds(world: &World, query: &str) -> Result<Value, Refusal> {
+    let filter = Filter::read(query)?;
+    let register = lock(&world.payments);
+    let matching: Vec<&Refund> = register.refunds.iter().rev().filter(|refund| filter.takes_refund(refund)).collect();
+    let (page, next) = filter.page(matching, |refund| refund.id.as_str())?;
+    let shown = |refund: &&Refund| Some(refund_object(refund, register.get(PROVIDER, &refund.payment_id)?));
+    Ok(list_of(page.iter().filter_map(shown).collect(), next))
 }
 
 async fn me(State(world): State<World>, headers: HeaderMap) -> Response {

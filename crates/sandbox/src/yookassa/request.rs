@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::Refusal;
 use crate::params::pairs;
-use crate::payments::Payment;
+use crate::payments::{Payment, Refund};
 use crate::world::World;
 use crate::{amount, clock};
 
@@ -48,17 +48,18 @@ pub(super) fn receipt_given(world: &World, request: &Map<String, Value>) -> Resu
     Ok(())
 }
 
-/// The query of a list.
+/// The query of a list, of payments or of refunds.
 pub(super) struct Filter {
-    pub(super) limit: usize,
-    pub(super) cursor: Option<String>,
+    limit: usize,
+    cursor: Option<String>,
+    payment_id: Option<String>,
     status: Option<String>,
     times: Vec<(String, i64)>,
 }
 
 impl Filter {
     pub(super) fn read(query: &str) -> Result<Filter, Refusal> {
-        let mut filter = Filter { limit: 10, cursor: None, status: None, times: Vec::new() };
+        let mut filter = Filter { limit: 10, cursor: None, payment_id: None, status: None, times: Vec::new() };
         for (name, value) in pairs(query) {
             match name.as_str() {
                 "limit" => {
@@ -66,6 +67,7 @@ impl Filter {
                     filter.limit = limit.ok_or_else(|| Refusal::invalid("limit", "Limit is a number from 1 to 100"))?;
                 }
                 "cursor" => filter.cursor = Some(value),
+                "payment_id" => filter.payment_id = Some(value),
                 "status" => filter.status = Some(value),
                 "created_at.gte" | "created_at.gt" | "created_at.lte" | "created_at.lt" => {
                     let at = clock::from_iso(&value);
@@ -79,13 +81,39 @@ impl Filter {
     }
 
     pub(super) fn takes(&self, payment: &Payment) -> bool {
-        let at = payment.created_at;
-        let in_time = self.times.iter().all(|(name, bound)| match name.as_str() {
+        self.in_time(payment.created_at) && self.status.as_ref().is_none_or(|status| status == &payment.status)
+    }
+
+    /// Every refund of the sandbox has succeeded.
+    pub(super) fn takes_refund(&self, refund: &Refund) -> bool {
+        self.in_time(refund.created_at)
+            && self.status.as_ref().is_none_or(|status| status == "succeeded")
+            && self.payment_id.as_ref().is_none_or(|id| id == &refund.payment_id)
+    }
+
+    fn in_time(&self, at: i64) -> bool {
+        self.times.iter().all(|(name, bound)| match name.as_str() {
             "created_at.gte" => at >= *bound,
             "created_at.gt" => at > *bound,
             "created_at.lte" => at <= *bound,
             _ => at < *bound,
-        });
-        in_time && self.status.as_ref().is_none_or(|status| status == &payment.status)
+        })
+    }
+
+    /// The page of `matching` that is asked for, and the cursor of the next one: the last id of this page.
+    pub(super) fn page<'a, T>(
+        &self,
+        mut matching: Vec<&'a T>,
+        id: impl Fn(&T) -> &str,
+    ) -> Result<(Vec<&'a T>, Option<String>), Refusal> {
+        if let Some(cursor) = &self.cursor {
+            let last = matching.iter().position(|entry| id(entry) == cursor);
+            let Some(last) = last else { return Err(Refusal::invalid("cursor", "Cursor is unknown or outdated")) };
+            matching.drain(..=last);
+        }
+        let more = matching.len() > self.limit;
+        matching.truncate(self.limit);
+        let next = matching.last().filter(|_| more).map(|entry| id(entry).to_owned());
+        Ok((matching, next))
     }
 }

@@ -4,8 +4,11 @@
 
 mod api;
 mod app;
+mod dead_letters;
 mod hints;
 mod policy;
 mod process;
 mod refunds;
+mod refunds_outside;
 mod sales;
+mod stock;

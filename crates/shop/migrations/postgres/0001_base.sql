@@ -106,7 +106,6 @@ create table payments (
     url text,
     expires_at bigint,
     version bigint not null default 0,
-    asked_at bigint,
     created_at bigint not null
 );
 

@@ -106,7 +106,6 @@ create table payments (
     url text,
     expires_at integer,
     version integer not null default 0,
-    asked_at integer,
     created_at integer not null
 ) strict;
 

@@ -11,6 +11,7 @@
 
 mod predicates;
 mod truth;
+mod words;
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -25,6 +26,17 @@ pub use truth::{HookRow, PayRow, RailRow, SupplierRow, TgRow, TruthRows, truth_c
 
 /// Violations that a verdict shows; it counts them all.
 const SHOWN: usize = 5;
+
+/// Views of features that are not built yet: empty by their definition.
+const NOT_BUILT: &[&str] = &["audit_payout", "audit_recipient", "audit_sub", "audit_peer", "audit_log"];
+
+/// Whether nothing can break the promise `id` in this version on a live database, because all that it speaks of belongs
+/// to features that are not built yet. To call it kept would say too much.
+pub fn waits_for_its_feature(id: &str) -> bool {
+    let Some(predicate) = PREDICATES.iter().find(|predicate| predicate.id == id) else { return false };
+    let mut asked = predicate.queries.iter().filter(|query| !truth::is_read_by(query)).peekable();
+    asked.peek().is_some() && asked.all(|query| NOT_BUILT.iter().any(|view| query.contains(*view)))
+}
 
 /// The bounds in the predicates. `:now` is not among them: it is the database's clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +97,7 @@ impl Parameters {
 pub struct Verdict {
     /// The predicate.
     pub id: &'static str,
-    /// What is promised.
+    /// What is promised: in the words of an owner where an owner can ask, else in those of the contract.
     pub meaning: &'static str,
     /// The first rows that break it, five at most for each of its queries, as `(column,column)`.
     pub violations: Vec<String>,
@@ -150,7 +162,8 @@ async fn judge(
             violations.extend(shown);
         }
         if asked {
-            let (id, meaning, took_ms) = (predicate.id, predicate.meaning, watch.millis());
+            let (id, took_ms) = (predicate.id, watch.millis());
+            let meaning = words::of(id).unwrap_or(predicate.meaning);
             verdicts.push(Verdict { id, meaning, violations, count, took_ms });
         }
     }
@@ -228,6 +241,33 @@ mod tests {
             let reads_truth = predicate.queries.iter().any(|query| truth::is_read_by(query));
             assert_eq!(predicate.needs_truth, reads_truth, "{}", predicate.id);
         }
+    }
+
+    #[test]
+    fn an_owner_reads_words_of_his_own_about_all_that_he_can_ask() {
+        for predicate in PREDICATES {
+            let askable = predicate.queries.iter().any(|query| !truth::is_read_by(query));
+            assert_eq!(words::of(predicate.id).is_some(), askable, "{}", predicate.id);
+        }
+    }
+
+    #[test]
+    fn what_waits_for_its_feature_asks_only_views_that_are_empty_by_definition() {
+        for text in [
+            include_str!("../../migrations/sqlite/0002_audit.sql"),
+            include_str!("../../migrations/postgres/0002_audit.sql"),
+        ] {
+            let mut empty = BTreeSet::new();
+            for view in text.split("create view ").skip(1) {
+                let name = view.split_once(' ').map_or(view, |(name, _)| name);
+                if view.split(';').next().is_some_and(|body| body.contains("where 1 = 0")) {
+                    empty.insert(name);
+                }
+            }
+            assert_eq!(empty, NOT_BUILT.iter().copied().collect::<BTreeSet<_>>());
+        }
+        let waiting: Vec<&str> = PREDICATES.iter().map(|p| p.id).filter(|id| waits_for_its_feature(id)).collect();
+        assert_eq!(waiting, ["M7", "T6", "N1", "N2", "N5", "N6", "S1"]);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::talk::{self, TalkError};
 use super::{Payment, PaymentId, PaymentState};
 use crate::orders::OrderId;
 use crate::shop::Lanes;
-use crate::{Error, Shop, alerts};
+use crate::{Error, Shop, alerts, refunds};
 
 /// A payment that its provider has not ended after this long is closed here; a later hint opens it again.
 const PATIENCE: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -70,6 +70,7 @@ impl Job for ConfirmPayment {
         let seen = ask(shop, &payment, ids).await.map_err(|error| self.job_error(shop, error))?;
         let ended = shop.write(Self::KIND, move |tx, shop| {
             let standing = settle(tx, shop, &payment.id, &seen, asked_at)?;
+            refunds::flows::found(tx, shop, payment.provider, &seen)?;
             let now = tx.now();
             if standing == Standing::Final {
                 return Ok(claim.finish(tx)?);

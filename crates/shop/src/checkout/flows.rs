@@ -11,6 +11,8 @@ use semel_kernel::store::{Expect, Row, StoreError, Tx};
 use semel_money::Amount;
 use semel_payments::{Created, Line, NewPayment, Provider, Rail};
 
+use super::scene::known_ids;
+use super::settle::{ask, settle};
 use super::talk::{self, TalkError};
 use super::{ConfirmPayment, Payment, PaymentId, PaymentState, sql};
 use crate::customers::{self, Customer};
@@ -18,7 +20,7 @@ use crate::ledger::{self, Account, Posting};
 use crate::orders::flows::{self as order_flows, NewOrder, Placed};
 use crate::orders::{Order, OrderId, OrderView, PayBy, State};
 use crate::shop::currency;
-use crate::{Error, Shop, catalog};
+use crate::{Error, Shop, catalog, refunds};
 
 /// How soon the confirming job looks by itself, when nothing pulls it.
 pub const FIRST_LOOK: Duration = Duration::from_secs(15);
@@ -77,8 +79,24 @@ pub fn add_ref(tx: &mut Tx, payment: &Payment, provider_id: &str) -> Result<(), 
 
 /// Moves `payment` to `to` if the table has such a step; a state that is there already stays.
 pub fn advance(tx: &mut Tx, payment: &mut Payment, to: PaymentState, detail: Option<&str>) -> Result<(), Error> {
-    let Some(event) = payment.state.event_to(to) else { return Ok(()) };
-    tx.later(sql::ADVANCE, args![&payment.id, payment.version, to.as_str()], Expect::Rows(1))?;
+    receive(tx, payment, 0, to, detail)
+}
+
+/// The same for a payment that `received` smallest units came in for, which are counted whatever its state.
+pub(super) fn receive(
+    tx: &mut Tx,
+    payment: &mut Payment,
+    received: i64,
+    to: PaymentState,
+    detail: Option<&str>,
+) -> Result<(), Error> {
+    let Some(event) = payment.state.event_to(to) else {
+        if received != 0 {
+            tx.later(sql::RECEIVED, args![&payment.id, received], Expect::Rows(1))?;
+        }
+        return Ok(());
+    };
+    tx.later(sql::ADVANCE, args![&payment.id, payment.version, to.as_str(), received], Expect::Rows(1))?;
     let step = Entry {
         entity: "payment",
         entity_id: payment.id.as_str(),
@@ -400,9 +418,25 @@ pub async fn assign(
     OrderView::load(shop, &order).await
 }
 
+/// Asks the provider about every id of a payment, settles each answer, and takes in the refunds that it tells of. `also` is
+/// an id to ask beside the known ones.
+pub(super) async fn ask_again(shop: &Shop, id: &PaymentId, also: Option<String>) -> Result<(), TalkOrStore> {
+    let asked_at = shop.now();
+    let (payment, mut ids) = known_ids(shop, id).await?;
+    if let Some(also) = also {
+        ids.name(also);
+    }
+    let seen = ask(shop, &payment, ids).await?;
+    let settled = shop.write("payment.settle", move |tx, shop| {
+        settle(tx, shop, &payment.id, &seen, asked_at)?;
+        refunds::flows::found(tx, shop, payment.provider, &seen)
+    });
+    Ok(settled.await?)
+}
+
 /// Makes a payment's provider be asked now, whatever its state. Answers false when a job is at it already.
 pub async fn replay(shop: &Shop, id: PaymentId) -> Result<(), Error> {
-    super::settle::ask_and_settle(shop, &id, None).await.map(|_| ()).map_err(|error| match error {
+    ask_again(shop, &id, None).await.map_err(|error| match error {
         TalkOrStore::Own(error) => error,
         TalkOrStore::Talk(error) => Error::ProviderAway { provider: "the provider".into(), text: error.to_string() },
     })

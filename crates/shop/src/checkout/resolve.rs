@@ -44,38 +44,43 @@ impl Job for ResolveHint {
     async fn run(self, shop: &Shop, claim: Claim) -> Result<Ended, JobError> {
         let id = self.notice.clone();
         let stored = shop.read("hint.load", move |tx| inbox_row(tx, &id)).await?;
+        let given_up = stored.as_ref().is_some_and(|(_, state)| state == QUARANTINED);
+        let notice = Notice { id: self.notice.clone(), given_up, claim };
         let Some((says, state)) = stored else {
-            return end(shop, &self.notice, &claim, "ignored", Some("the notice cannot be read")).await;
+            return notice.end(shop, "ignored", Some("the notice cannot be read")).await;
         };
-        if state != "received" && self.again.is_none() {
-            return end(shop, &self.notice, &claim, "applied", None).await;
+        // Somebody else has answered it. One that was given up is here because a hand retried this job.
+        if state != "received" && !given_up && self.again.is_none() {
+            return notice.end(shop, "applied", None).await;
         }
         let provider = says.provider;
+        let attempts = notice.claim.attempts();
         let error: JobError = match self.look(shop, says).await {
-            Ok(Found::Applied) => return end(shop, &self.notice, &claim, "applied", None).await,
-            Ok(Found::NoRefund) if claim.attempts() < LOOKS_FOR_A_REFUND => JobError::Retry(NO_REFUND.into()),
-            Ok(Found::NoRefund) => return end(shop, &self.notice, &claim, "ignored", Some(NO_REFUND)).await,
-            Ok(Found::Nothing(reason)) => return end(shop, &self.notice, &claim, "ignored", Some(reason)).await,
+            Ok(Found::Applied) => return notice.end(shop, "applied", None).await,
+            Ok(Found::NoRefund) if attempts < LOOKS_FOR_A_REFUND => JobError::Retry(NO_REFUND.into()),
+            Ok(Found::NoRefund) => return notice.end(shop, "ignored", Some(NO_REFUND)).await,
+            Ok(Found::Nothing(reason)) => return notice.end(shop, "ignored", Some(reason)).await,
             // No repeat changes a refusal: the notice is kept for a person to look at.
             Err(TalkOrStore::Talk(
                 error @ (TalkError::Unsupported(_)
                 | TalkError::Said(CallError::Refused { .. } | CallError::Foreign { .. })),
             )) => {
                 let reason = format!("{}: {error}", provider.as_str());
-                return end(shop, &self.notice, &claim, "quarantined", Some(&reason)).await;
+                return notice.end(shop, QUARANTINED, Some(&reason)).await;
             }
             Err(TalkOrStore::Own(error)) => error.into(),
             Err(TalkOrStore::Talk(error)) => talk::job_error(provider, error, shop.now()),
         };
         match error {
             JobError::Later { .. } => Err(error),
-            JobError::Retry(_) if !claim.is_last() => Err(error),
+            JobError::Retry(_) if !notice.claim.is_last() => Err(error),
             // The job would die here, and its notice wait for ever: both end in one transaction instead.
-            over => self.give_up(shop, &claim, over.to_string()).await,
+            over => notice.give_up(shop, over.to_string()).await,
         }
     }
 }
 
+const QUARANTINED: &str = "quarantined";
 /// A provider tells of a refund before its API knows it: so many looks, within half a minute, before it is called unknown.
 const LOOKS_FOR_A_REFUND: i64 = 6;
 const NO_REFUND: &str = "the provider does not know this refund";
@@ -102,9 +107,11 @@ impl ResolveHint {
         let (provider, of) = (says.provider, provider_id.clone());
         let found = shop.read("hint.match", move |tx| find(tx, provider, &merchant, &of, ours.as_ref())).await?;
         if let Some(payment) = found {
-            // The money of a repeat's payment may be in the books: then it has nothing to tell.
-            if self.again.is_none() || !payment.state.has_money() {
-                ask_and_settle(shop, &payment.id, Some(provider_id)).await?;
+            // The money of a repeat's payment may be in the books: then it has nothing to tell, but of a refund, which Heleket
+            // names in the place of the payment's state.
+            let of_refund = says.state.starts_with("refund");
+            if self.again.is_none() || of_refund || !payment.state.has_money() {
+                flows::ask_again(shop, &payment.id, Some(provider_id)).await?;
             }
             return Ok(Found::Applied);
         }
@@ -120,7 +127,11 @@ impl ResolveHint {
                     shop.read("hint.match", move |tx| find(tx, provider, &merchant, &of, ours.as_ref())).await?;
                 match found {
                     Some(payment) => {
-                        ask_and_settle(shop, &payment.id, Some(seen.provider_id)).await?;
+                        ask_and_settle(shop, &payment.id, Some(seen.provider_id.clone())).await?;
+                        let refunded = shop.write("hint.refund", move |tx, shop| {
+                            refunds::flows::found(tx, shop, provider, std::slice::from_ref(&seen))
+                        });
+                        refunded.await?;
                         Ok(Found::Applied)
                     }
                     None => self.unknown(shop, seen, provider).await,
@@ -129,22 +140,13 @@ impl ResolveHint {
         }
     }
 
-    /// Ends a notice that nothing could be found out about, together with its job, and tells the owner.
-    async fn give_up(&self, shop: &Shop, claim: &Claim, reason: String) -> Result<Ended, JobError> {
-        let (id, claim) = (self.notice.clone(), claim.clone());
-        let ended = shop.write("hint.end", move |tx, shop| {
-            inbox::end(tx, &id, "quarantined", Some(&reason))?;
-            let text = format!("Notice {id} could not be looked into: {reason}. `semel inbox replay {id}` looks again");
-            alerts::flows::raise(tx, shop, format!("notice:{}", claim.job()), text)?;
-            Ok::<_, Error>(claim.finish_as(tx, Outcome::Failed)?)
-        });
-        Ok(ended.await?)
-    }
-
     async fn unknown(&self, shop: &Shop, seen: Seen, provider: Provider) -> Result<Found, TalkOrStore> {
-        let taken =
-            shop.write("hint.suspend", move |tx, shop| suspend_unknown(tx, shop, shop.rail(provider)?, &seen)).await?;
-        Ok(if taken { Found::Applied } else { Found::Nothing("not a payment of ours, and no money came by it") })
+        let taken = shop.write("hint.suspend", move |tx, shop| {
+            let taken = suspend_unknown(tx, shop, shop.rail(provider)?, &seen)?;
+            refunds::flows::found(tx, shop, provider, std::slice::from_ref(&seen))?;
+            Ok(taken || seen.refund().is_some())
+        });
+        Ok(if taken.await? { Found::Applied } else { Found::Nothing("not a payment of ours, and no money came by it") })
     }
 }
 
@@ -172,17 +174,44 @@ fn inbox_row(tx: &mut Tx, id: &InboxId) -> Result<Option<(Says, String)>, Error>
     Ok(serde_json::from_str(&says).ok().map(|says| (says, state)))
 }
 
-async fn end(
-    shop: &Shop,
-    id: &InboxId,
-    claim: &Claim,
-    state: &'static str,
-    reason: Option<&str>,
-) -> Result<Ended, JobError> {
-    let (id, claim, reason) = (id.clone(), claim.clone(), reason.map(str::to_owned));
-    let ended = shop.write("hint.end", move |tx, _| {
-        inbox::end(tx, &id, state, reason.as_deref())?;
-        Ok::<_, Error>(claim.finish(tx)?)
-    });
-    Ok(ended.await?)
+/// A notice in the hands of a worker.
+struct Notice {
+    id: InboxId,
+    /// Whether an earlier look had given it up.
+    given_up: bool,
+    claim: Claim,
+}
+
+impl Notice {
+    /// Ends the notice together with its job.
+    async fn end(&self, shop: &Shop, state: &'static str, reason: Option<&str>) -> Result<Ended, JobError> {
+        let (id, given_up, claim) = (self.id.clone(), self.given_up, self.claim.clone());
+        let reason = reason.map(str::to_owned);
+        let ended = shop.write("hint.end", move |tx, _| {
+            close(tx, &id, given_up, state, reason.as_deref())?;
+            Ok::<_, Error>(claim.finish(tx)?)
+        });
+        Ok(ended.await?)
+    }
+
+    /// Ends a notice that nothing could be found out about, together with its job, and tells the owner.
+    async fn give_up(&self, shop: &Shop, reason: String) -> Result<Ended, JobError> {
+        let (id, given_up, claim) = (self.id.clone(), self.given_up, self.claim.clone());
+        let ended = shop.write("hint.end", move |tx, shop| {
+            close(tx, &id, given_up, QUARANTINED, Some(&reason))?;
+            let text = format!("Notice {id} could not be looked into: {reason}. `semel inbox replay {id}` looks again");
+            alerts::flows::raise(tx, shop, format!("notice:{}", claim.job()), text)?;
+            Ok::<_, Error>(claim.finish_as(tx, Outcome::Failed)?)
+        });
+        Ok(ended.await?)
+    }
+}
+
+/// Ends a notice that waits, or that an earlier look had given up: what is known now overrules that. One that somebody else
+/// ended meanwhile stays as it is.
+fn close(tx: &mut Tx, id: &InboxId, given_up: bool, state: &str, reason: Option<&str>) -> Result<(), Error> {
+    if given_up && inbox::says(tx, id)?.is_some_and(|(_, now)| now == QUARANTINED) {
+        inbox::reopen(tx, id)?;
+    }
+    Ok(inbox::end(tx, id, state, reason)?)
 }

@@ -11,6 +11,7 @@ use super::hints::Says;
 use super::{Payment, PaymentId, sql};
 use crate::catalog::{Delivery, Held, Kind};
 use crate::customers::Customer;
+use crate::ledger::{self, Origin};
 use crate::orders::flows::order_at;
 use crate::orders::{Item, Order};
 use crate::{Error, Shop};
@@ -29,8 +30,9 @@ pub(super) struct Scene {
 impl Scene {
     /// Reads the scene of `id`; `seen` are the provider's ids that an answer is about.
     pub(super) fn read(tx: &mut Tx, id: &PaymentId, seen: &[String]) -> Result<Self, Error> {
-        let wanted = serde_json::to_string(seen).unwrap_or_else(|_| "[]".into());
-        let row = tx.first(sql::SCENE, args![id, wanted])?.ok_or_else(|| Error::missing("payment", id))?;
+        let one = |n: usize| seen.get(n).cloned();
+        let wanted = args![id, one(0), one(1), one(2), one(3)];
+        let row = tx.first(sql::SCENE, wanted)?.ok_or_else(|| Error::missing("payment", id))?;
         let payment = payment_of(&row)?;
         let order = order_at(&row, 15)?;
         let customer = Customer {
@@ -44,7 +46,15 @@ impl Scene {
         };
         let lines: Vec<Line> = json(&row, 33)?;
         let items = lines.into_iter().map(|line| item_of(line, &order)).collect::<Result<_, _>>()?;
-        Ok(Self { payment, order, customer, items, held: json(&row, 34)?, captured: json(&row, 35)? })
+        let mut captured: Vec<String> = json(&row, 35)?;
+        for more in seen.iter().skip(4) {
+            let (provider, merchant) = (payment.provider, payment.merchant.clone());
+            let origin = Origin { provider, merchant, provider_payment_id: more.clone() };
+            if ledger::is_posted(tx, &ledger::capture_key(&origin))? {
+                captured.push(more.clone());
+            }
+        }
+        Ok(Self { payment, order, customer, items, held: json(&row, 34)?, captured })
     }
 }
 

@@ -8,7 +8,7 @@ use semel_kernel::store::{Expect, Tx};
 use semel_money::Amount;
 use semel_payments::{CallError, PaymentRef, Rail, Seen, SeenState};
 
-use super::flows::{TalkOrStore, add_ref, advance, by_ref};
+use super::flows::{TalkOrStore, add_ref, advance, by_ref, receive};
 use super::scene::{Ids, Scene, known_ids};
 use super::talk::{self, TalkError};
 use super::{Payment, PaymentId, PaymentState, sql};
@@ -116,8 +116,6 @@ pub(super) fn settle(
         standing = Some(if standing == Some(Standing::Open) { Standing::Open } else { stands });
     }
     inbox::apply(tx, id.as_str(), asked_at)?;
-    let now = tx.now();
-    tx.later(sql::ASKED, args![id, now], Expect::Any)?;
     // Nothing that was seen is about this payment: so nothing about it is final.
     Ok(standing.unwrap_or(Standing::Open))
 }
@@ -239,11 +237,10 @@ fn book(tx: &mut Tx, shop: &Shop, scene: &mut Scene, seen: &Seen, received: Amou
     };
     let posted = ledger::post(tx, shop, &posting)?;
     // A sum in another currency waits in suspense; a payment counts its own only.
-    if unit == payment.amount.currency() {
-        tx.later(sql::RECEIVED, args![&payment.id, received.minor()], Expect::Rows(1))?;
-    }
+    let counted = if unit == payment.amount.currency() { received.minor() } else { 0 };
     let short = matches!(place, Place::Balance("short"));
-    advance(tx, payment, if short { PaymentState::Short } else { PaymentState::Paid }, seen.reason.as_deref())?;
+    let to = if short { PaymentState::Short } else { PaymentState::Paid };
+    receive(tx, payment, counted, to, seen.reason.as_deref())?;
     match place {
         Place::Goods => {
             if order.state == State::Expired {

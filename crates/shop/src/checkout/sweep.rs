@@ -1,4 +1,5 @@
-//! The provider's own list of the last 48 hours, against our books: what neither hint nor question found.
+//! The provider's own lists, of the payments of the last 48 hours and of the refunds of the last two weeks, against our
+//! books: what neither hint nor question found.
 
 use std::time::Duration;
 
@@ -7,7 +8,6 @@ use serde::{Deserialize, Serialize};
 use semel_kernel::clock::Time;
 use semel_kernel::jobs::{Claim, Ended, Job, JobError, Retry};
 use semel_kernel::outbound::Manner;
-use semel_kernel::store::Tx;
 use semel_payments::{Page, Provider, Seen, SeenState};
 
 use super::PaymentId;
@@ -19,9 +19,14 @@ use crate::shop::Lanes;
 use crate::{Error, Shop, alerts, refunds};
 
 const WINDOW: Duration = Duration::from_secs(48 * 3600);
+/// A refund may be on its way for days, and its payment is older still.
+const REFUND_WINDOW: Duration = Duration::from_secs(14 * 24 * 3600);
+/// In this hour of the day (UTC) Heleket's list is read as far back as refunds: it has no list of them, so they show only in
+/// the state of payments that may be old.
+const DEEP_HOUR: i64 = 3;
 const PAGES_AT_MOST: usize = 200;
 
-/// Reads one provider's list and books every payment with money that is not in the books.
+/// Reads one provider's lists, and books every payment with money and every refund that are not in the books.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct SweepProvider {
     /// Which.
@@ -44,7 +49,7 @@ impl Job for SweepProvider {
         match self.sweep(shop).await {
             Ok(()) => {}
             Err(TalkOrStore::Own(error)) => return Err(error.into()),
-            // CrystalPay has no list: each payment is asked by its own job.
+            // CrystalPay has no list: each payment is asked by its own job. Heleket has none of refunds.
             Err(TalkOrStore::Talk(TalkError::Unsupported(_))) => {}
             Err(TalkOrStore::Talk(error)) => return Err(talk::job_error(self.provider, error, shop.now())),
         }
@@ -53,9 +58,22 @@ impl Job for SweepProvider {
 }
 
 impl SweepProvider {
+    /// First the payments, then the refunds: what went back has come before.
     async fn sweep(&self, shop: &Shop) -> Result<(), TalkOrStore> {
+        self.sweep_payments(shop).await?;
+        refunds::flows::sweep(shop, self.provider, Time::from_millis(self.tick) - REFUND_WINDOW).await
+    }
+
+    /// How far back the list of payments is read.
+    fn since(&self) -> Time {
+        let hour = self.tick.div_euclid(3_600_000).rem_euclid(24);
+        let deep = self.provider == Provider::Heleket && hour == DEEP_HOUR;
+        Time::from_millis(self.tick) - if deep { REFUND_WINDOW } else { WINDOW }
+    }
+
+    async fn sweep_payments(&self, shop: &Shop) -> Result<(), TalkOrStore> {
         let rail = shop.rail(self.provider)?;
-        let since = Time::from_millis(self.tick) - WINDOW;
+        let since = self.since();
         let mut cursor: Option<String> = None;
         for _ in 0..PAGES_AT_MOST {
             let asked_at = shop.now();
@@ -69,10 +87,7 @@ impl SweepProvider {
                     "a payment in the provider's list cannot be read"
                 );
             }
-            for seen in items
-                .into_iter()
-                .filter(|seen| matches!(seen.state, SeenState::Paid | SeenState::PaidOver | SeenState::Short))
-            {
+            for seen in items.into_iter().filter(has_money) {
                 let (provider, id) = (self.provider, seen.provider_id.clone());
                 let booked = shop.write("sweep.book", move |tx, shop| book(tx, shop, provider, &seen, asked_at)).await;
                 match booked {
@@ -113,7 +128,7 @@ fn book(
     let rail = shop.rail(provider)?;
     let origin = Origin { provider, merchant: rail.merchant().into(), provider_payment_id: seen.provider_id.clone() };
     if ledger::is_posted(tx, &ledger::capture_key(&origin))? {
-        return tell_refund_gap(tx, shop, provider, rail.merchant(), seen);
+        return refunds::flows::found(tx, shop, provider, std::slice::from_ref(seen));
     }
     let ours = match by_ref(tx, provider, rail.merchant(), &seen.provider_id)? {
         Some(payment) => Some(payment),
@@ -127,26 +142,21 @@ fn book(
         },
     };
     match ours {
-        Some(payment) => settle(tx, shop, &payment, std::slice::from_ref(seen), asked_at).map(|_| ()),
-        None => suspend_unknown(tx, shop, rail, seen).map(|_| ()),
+        Some(payment) => settle(tx, shop, &payment, std::slice::from_ref(seen), asked_at).map(|_| ())?,
+        None => suspend_unknown(tx, shop, rail, seen).map(|_| ())?,
     }
+    refunds::flows::found(tx, shop, provider, std::slice::from_ref(seen))
 }
 
-/// Money that went back at the provider without us, and whose notice never came: the list tells the sum, not the refunds,
-/// so a person looks. While a refund of ours is on its way the sums may differ.
-fn tell_refund_gap(tx: &mut Tx, shop: &Shop, provider: Provider, merchant: &str, seen: &Seen) -> Result<(), Error> {
-    let Some(there) = seen.refunded.filter(|sum| sum.is_positive()) else { return Ok(()) };
-    let Some(id) = by_ref(tx, provider, merchant, &seen.provider_id)? else { return Ok(()) };
-    let payment = flows::find(tx, &id)?;
-    let here = payment.refunded;
-    if there.minor() <= here.minor() || refunds::flows::is_running(tx, &id)? {
-        return Ok(());
-    }
-    let text = format!(
-        "{} gave back {there} of payment {}, our books know of {here}: look at order {} and replay the refund's notice",
-        provider.as_str(),
-        seen.provider_id,
-        payment.order
-    );
-    alerts::flows::raise(tx, shop, format!("refund-gap:{}:{}", seen.provider_id, there.minor()), text)
+/// Whether a payment in the list is about money that came, stayed or not.
+fn has_money(seen: &Seen) -> bool {
+    matches!(
+        seen.state,
+        SeenState::Paid
+            | SeenState::PaidOver
+            | SeenState::Short
+            | SeenState::RefundPending
+            | SeenState::Refunded
+            | SeenState::RefundFailed
+    )
 }

@@ -166,22 +166,19 @@ pub fn post(tx: &mut Tx, shop: &Shop, posting: &Posting) -> Result<String, Error
         change_balance(tx, account, *amount)?;
     }
     let origin = posting.origin.as_ref();
-    tx.later(
-        sql::POST,
-        args![
-            &id,
-            &posting.key,
-            posting.kind,
-            origin.map(|o| o.provider.as_str()),
-            origin.map(|o| o.merchant.clone()),
-            origin.map(|o| o.provider_payment_id.clone()),
-            posting.order.as_ref().map(|o| o.to_string()),
-            posting.payment.clone(),
-            posting.note.clone(),
-            now
-        ],
-        Expect::Rows(1),
-    )?;
+    let row = args![
+        &id,
+        &posting.key,
+        posting.kind,
+        origin.map(|o| o.provider.as_str()),
+        origin.map(|o| o.merchant.clone()),
+        origin.map(|o| o.provider_payment_id.clone()),
+        posting.order.as_ref().map(|o| o.to_string()),
+        posting.payment.clone(),
+        posting.note.clone(),
+        now
+    ];
+    tx.gather(sql::POST, row)?;
     for (account, amount) in &posting.entries {
         tx.gather(sql::ENTRY, args![&id, account.id(), account.currency.code(), *amount])?;
     }
@@ -253,7 +250,7 @@ pub fn suspend(tx: &mut Tx, posting: &str, origin: &Origin, amount: Amount, reas
         reason,
         now
     ];
-    tx.later(sql::SUSPEND, args, Expect::Rows(1))
+    tx.gather(sql::SUSPEND, args)
 }
 
 /// The open suspense of a provider's payment, if there is one.

@@ -4,13 +4,9 @@ use semel_kernel::store::ManySql;
 
 semel_kernel::statements! {
     CHANGE_BALANCE = "update accounts set balance = balance + $2 where id = $1 and balance + $2 >= floor";
-    POST = "insert into postings (id, key, kind, provider, merchant, provider_payment_id, order_id, payment, note, posted_at)
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
     IS_POSTED = "select id from postings where key = $1";
     BALANCES = "select currency, balance from accounts where kind = 'customer' and owner = $1 order by currency";
     BALANCE = "select balance from accounts where id = $1";
-    SUSPEND = "insert into suspense (posting, provider, merchant, provider_payment_id, currency, amount, reason, state, created_at)
-        values ($1, $2, $3, $4, $5, $6, $7, 'open', $8)";
     SUSPENDED = "select posting, provider, merchant, provider_payment_id, currency, amount, reason, state from suspense
         where provider_payment_id = $1 and state = 'open'";
     SUSPENDED_BY = "select posting, provider, merchant, provider_payment_id, currency, amount, reason, state from suspense
@@ -39,6 +35,25 @@ pub(super) const OPEN: ManySql = ManySql {
     postgres: "insert into accounts (id, kind, owner, currency, balance, floor, created_at)
         select * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[])
             as a (id, kind, owner, currency, balance, floor, created_at) order by a.id on conflict do nothing",
+};
+
+/// Postings. One whose key stands already ends its transaction.
+pub(super) const POST: ManySql = ManySql {
+    sqlite: "insert into postings (id, key, kind, provider, merchant, provider_payment_id, order_id, payment, note, posted_at)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+    postgres: "insert into postings (id, key, kind, provider, merchant, provider_payment_id, order_id, payment, note, posted_at)
+        select * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
+            $9::text[], $10::bigint[])",
+};
+
+/// Money that fits nowhere. It names its posting, so it goes where postings go: after them.
+pub(super) const SUSPEND: ManySql = ManySql {
+    sqlite: "insert into suspense (posting, provider, merchant, provider_payment_id, currency, amount, reason, state, created_at)
+        values ($1, $2, $3, $4, $5, $6, $7, 'open', $8)",
+    postgres: "insert into suspense (posting, provider, merchant, provider_payment_id, currency, amount, reason, state, created_at)
+        select s.posting, s.provider, s.merchant, s.provider_payment_id, s.currency, s.amount, s.reason, 'open', s.created_at
+        from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::text[], $8::bigint[])
+            as s (posting, provider, merchant, provider_payment_id, currency, amount, reason, created_at)",
 };
 
 /// The entries of postings.

@@ -4,16 +4,22 @@
 //! changes only along [`TRANSITIONS`], each change once, each with a row in the history.
 
 mod deadline;
+mod end;
 pub mod flows;
+mod hand_over;
 pub mod http;
+mod make;
 mod model;
+mod pay;
 mod sql;
 mod view;
+mod waiting;
 
 pub use deadline::ExpireOrder;
 pub use model::*;
 pub use sql::STATEMENTS;
 pub use view::{OrderView, PaymentView};
+pub use waiting::ServeWaiting;
 
 use semel_kernel::jobs::Workers;
 
@@ -21,5 +27,5 @@ use crate::Shop;
 
 /// Teaches `workers` this feature's jobs.
 pub fn jobs(workers: Workers<Shop>) -> Workers<Shop> {
-    workers.with::<ExpireOrder>()
+    workers.with::<ExpireOrder>().with::<ServeWaiting>()
 }

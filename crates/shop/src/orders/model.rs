@@ -96,6 +96,14 @@ states! {
     }
 }
 
+impl State {
+    /// Whether goods that it lacks may be handed over: it is paid, and no refund is on its way. The statements that look for
+    /// waiting lines name the same states.
+    pub fn takes_goods(self) -> bool {
+        matches!(self, Self::Paid | Self::AwaitingStock | Self::Partial)
+    }
+}
+
 /// How an order is to be paid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PayBy {

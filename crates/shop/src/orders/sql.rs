@@ -33,9 +33,16 @@ semel_kernel::statements! {
     COUNTS = "select i.id, i.quantity, cast(coalesce(sum(case when d.state = 'delivered' then 1 else 0 end), 0) as bigint),
         cast(coalesce(sum(case when d.state in ('reserved', 'sending') then 1 else 0 end), 0) as bigint)
         from items i left join deliveries d on d.item = i.id and d.state <> 'void' where i.order_id = $1 group by i.id, i.quantity";
-    WAITING = "select i.id, i.order_id, i.quantity from items i join orders o on o.id = i.order_id
-        where i.product = $1 and i.kind = 'stock' and o.state in ('paid', 'awaiting_stock', 'partial')
-        and not exists (select 1 from deliveries d where d.item = i.id and d.state <> 'void') order by o.paid_at, i.id limit $2";
+    /// Paid lines that have nothing yet, in the order of payment, after the order `$3` that was paid at `$2`. No order has two
+    /// lines of one product.
+    WAITING = "select i.id, i.order_id, i.quantity, i.promised_at, o.paid_at from items i join orders o on o.id = i.order_id
+        where i.product = $1 and i.kind = 'stock' and o.state in ('paid', 'awaiting_stock', 'partial') and (o.paid_at, o.id) > ($2, $3)
+        and not exists (select 1 from deliveries d where d.item = i.id and d.state <> 'void') order by o.paid_at, o.id limit $4";
+    OVERDUE = "select 1 from items i join orders o on o.id = i.order_id
+        where i.product = $1 and i.kind = 'stock' and i.promised_at <= $2 and o.state in ('paid', 'awaiting_stock', 'partial')
+        and not exists (select 1 from deliveries d where d.item = i.id and d.state <> 'void') limit 1";
+    UNSERVED = "select i.product from items i where i.order_id = $1 and i.kind = 'stock' and i.delivery = 'made_to_order'
+        and not exists (select 1 from deliveries d where d.item = i.id and d.state <> 'void') order by i.product";
 }
 
 /// All deliveries of a settlement at once.

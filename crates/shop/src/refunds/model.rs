@@ -37,14 +37,17 @@ pub enum Target {
     Balance,
     /// The provider that took it, where it can give back.
     Provider,
+    /// Nowhere any more: it was given back in the cabinet of a provider that does not tell how much. Only booked, with the
+    /// sum that the request names.
+    Made,
 }
 
 impl Target {
-    /// The word in rows.
+    /// The word in rows; what was made at the provider went there, too.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Balance => "balance",
-            Self::Provider => "provider",
+            Self::Provider | Self::Made => "provider",
         }
     }
 }

@@ -8,7 +8,7 @@ use semel_kernel::jobs::{Claim, Ended, Job, JobError, Manner, Outcome, Retry};
 use semel_kernel::outbound::Manner as CallManner;
 use semel_payments::{CallError, Line, NewRefund, PaymentRef, Provider, Rail, Request, SeenRefund};
 
-use super::{Refund, RefundId, flows};
+use super::{Refund, RefundId, end, rows};
 use crate::checkout::Payment;
 use crate::checkout::flows::TalkOrStore;
 use crate::checkout::talk::{self, TalkError};
@@ -47,11 +47,11 @@ impl Job for RunRefund {
     async fn run(self, shop: &Shop, claim: Claim) -> Result<Ended, JobError> {
         let id = self.refund.clone();
         let loaded = shop.read("refund.load", move |tx| {
-            let refund = flows::find(tx, &id)?;
+            let refund = rows::find(tx, &id)?;
             let order = order_flows::find(tx, &refund.order)?;
             let customer = customers::flows::find(tx, &order.customer)?;
             let payment = match &refund.payment {
-                Some(payment) => flows::paying(tx, &order, payment)?,
+                Some(payment) => end::paying(tx, &order, payment)?,
                 None => return Err(Error::Conflict("this refund has no payment".into())),
             };
             Ok((refund, payment, customer))
@@ -64,7 +64,7 @@ impl Job for RunRefund {
             Ok(seen) => {
                 let id = self.refund;
                 let ended = shop.write(Self::KIND, move |tx, shop| {
-                    if flows::settle(tx, shop, &id, &seen)? {
+                    if end::settle(tx, shop, &id, &seen)? {
                         return Ok(claim.finish(tx)?);
                     }
                     // A refund may be pending for days.
@@ -117,7 +117,7 @@ impl RunRefund {
         if !keyed {
             return self.send_once(shop, rail, &new, request).await;
         }
-        if shop.now().since(refund.created_at) > flows::KEY_LIFE {
+        if shop.now().since(refund.created_at) > end::KEY_LIFE {
             self.look_before(shop, rail, payment, &new.provider_id).await?;
         }
         let answer = talk::send(shop, rail, "refund.create", CallManner::Keyed, request).await?;
@@ -153,7 +153,7 @@ impl RunRefund {
         request: Request,
     ) -> Result<SeenRefund, TalkOrStore> {
         let (id, there) = (self.refund.clone(), new.provider_id.clone());
-        if !shop.write("refund.sending", move |tx, _| flows::sending(tx, &id, &there)).await? {
+        if !shop.write("refund.sending", move |tx, _| rows::sending(tx, &id, &there)).await? {
             let text = "this payment had a refund before, and its provider gives a payment back once".to_owned();
             return Err(TalkError::Unsupported(text).into());
         }
@@ -168,7 +168,7 @@ impl RunRefund {
         };
         if nothing {
             let id = self.refund.clone();
-            shop.write("refund.not_sent", move |tx, _| flows::not_sent(tx, &id)).await?;
+            shop.write("refund.not_sent", move |tx, _| rows::not_sent(tx, &id)).await?;
         }
         Ok(sent?)
     }
@@ -176,9 +176,9 @@ impl RunRefund {
     async fn refused(&self, shop: &Shop, claim: Claim, text: String) -> Result<Ended, JobError> {
         let id = self.refund.clone();
         let ended = shop.write("refund.refused", move |tx, shop| {
-            let refund = flows::find(tx, &id)?;
+            let refund = rows::find(tx, &id)?;
             let mut order = order_flows::lock(tx, &refund.order)?;
-            flows::fail(tx, shop, &refund, &mut order, &text)?;
+            end::fail(tx, shop, &refund, &mut order, &text)?;
             Ok::<_, Error>(claim.finish_as(tx, Outcome::Failed)?)
         });
         Ok(ended.await?)

@@ -17,5 +17,11 @@ semel_kernel::statements! {
     BEFORE = "select cast(coalesce(sum(amount), 0) as bigint) from refunds
         where order_id = $1 and id < $2 and state in ('pending', 'succeeded') and target <> 'elsewhere'";
     FINISH = "update refunds set state = $2, ended_at = $3 where id = $1 and state = 'pending'";
+    /// What the books say about one payment of a provider: what came and what went back, for each currency.
+    TAKEN = "select e.currency, cast(sum(case when p.kind = 'capture' then -e.amount else 0 end) as bigint),
+            cast(sum(case when p.kind = 'refund' then e.amount else 0 end) as bigint)
+        from postings p join entries e on e.posting = p.id join accounts a on a.id = e.account
+        where a.kind = 'external' and p.kind in ('capture', 'refund') and p.provider = $1 and p.merchant = $2
+            and p.provider_payment_id = $3 group by e.currency";
     REFUND_PAYMENT = "update payments set refunded = refunded + $2 where id = $1 and refunded + $2 <= received";
 }

@@ -256,6 +256,27 @@ fn a_refund_is_keyed_and_read_back() {
 }
 
 #[test]
+fn refunds_are_listed_by_their_moment_or_by_their_payment() {
+    let since = shop().list_refunds(WhichRefunds::Since(1_772_355_600_000), None).unwrap();
+    assert_eq!(since.uri(), "https://api.yookassa.ru/v3/refunds?limit=100&created_at.gte=2026-03-01T09%3A00%3A00Z");
+    let of = shop().list_refunds(WhichRefunds::Of(ID), Some("n=1")).unwrap();
+    assert_eq!(
+        of.uri().to_string(),
+        format!("https://api.yookassa.ru/v3/refunds?limit=100&payment_id={ID}&cursor=n%3D1")
+    );
+    assert!(shop().list_refunds(WhichRefunds::Of("../payments"), None).is_err());
+
+    let one = format!(
+        r#"{{"id":"r-1","payment_id":"{ID}","status":"succeeded","amount":{{"value":"100.00","currency":"RUB"}}}}"#
+    );
+    let body = format!(r#"{{"type":"list","items":[{{"id":"odd"}},{one}],"next_cursor":"n1"}}"#);
+    let page = shop().listed_refunds(&answer(200, &body)).unwrap();
+    assert_eq!((page.items.len(), page.unreadable.len(), page.next.as_deref()), (1, 1, Some("n1")));
+    assert_eq!((page.items[0].refund_id.as_str(), page.items[0].amount), ("r-1", Some(rub("100.00"))));
+    assert!(shop().listed_refunds(&answer(200, "{}")).is_err(), "an answer without a list is not an empty list");
+}
+
+#[test]
 fn the_probe_names_the_shop_and_warns_of_a_test_one() {
     assert_eq!(shop().probe().uri().path(), "/v3/me");
     let test = answer(200, r#"{"account_id":"100500","test":true,"fiscalization":{"enabled":false}}"#);

@@ -5,5 +5,8 @@
 
 mod command_line;
 mod database;
+mod doctor;
 mod kill;
+mod owner_mistakes;
 mod program;
+mod wake;
