@@ -31,6 +31,17 @@ pub fn socket_path(settings: &Settings) -> Option<PathBuf> {
     }
 }
 
+/// The embedded database of these settings, when its file is not there: opening it would make a new, empty one. A file
+/// that may not be looked at counts as there, so that opening it tells why.
+pub fn missing_database(settings: &Settings) -> Option<PathBuf> {
+    match &settings.database {
+        DatabaseUrl::Sqlite(path) if matches!(path.try_exists(), Ok(false)) => {
+            Some(std::path::absolute(path).unwrap_or_else(|_| path.clone()))
+        }
+        _ => None,
+    }
+}
+
 /// An open socket; removed when dropped.
 pub struct Door {
     path: PathBuf,

@@ -1,5 +1,6 @@
 //! Webhooks in: verify, make durable, acknowledge. No outside call, no decision.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use axum::Router;
@@ -93,10 +94,18 @@ fn refuse(doors: &Doors, provider: Provider, rejected: &Rejected) -> Problem {
     let name = provider.as_str();
     match rejected {
         Rejected::Source { peer } => {
-            let hint = if doors.proxy_declared {
-                "if this was genuine, its network is missing in the provider's list of networks"
-            } else {
-                "if a proxy stands in front, declare it in SEMEL_TRUSTED_PROXIES: until then every genuine webhook is refused"
+            let hint = match peer {
+                // No provider sends from such an address, so the list of networks is not what is wrong.
+                Some(ip) if is_near(*ip) => format!(
+                    "the sender seems to be a proxy at {ip}; add it to SEMEL_TRUSTED_PROXIES, and let it set \
+                     X-Forwarded-For: until then every genuine webhook is refused"
+                ),
+                _ if doors.proxy_declared => {
+                    "if this was genuine, its network is missing in the provider's list of networks".to_owned()
+                }
+                _ => "if a proxy stands in front, declare it in SEMEL_TRUSTED_PROXIES: until then every genuine webhook is \
+                      refused"
+                    .to_owned(),
             };
             let peer = peer.map_or_else(|| "unknown".to_owned(), |ip| ip.to_string());
             tracing::warn!(peer, "webhook of {name} refused: the sender is not in its networks; {hint}");
@@ -113,9 +122,49 @@ fn refuse(doors: &Doors, provider: Provider, rejected: &Rejected) -> Problem {
     }
 }
 
+/// Whether an address is of this machine or of a private network: a container's, a tunnel's, a data centre's own.
+fn is_near(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        // 100.64.0.0/10 is shared by carriers, clouds and tunnels (RFC 6598).
+        IpAddr::V4(ip) => {
+            let [first, second, ..] = ip.octets();
+            let shared = first == 100 && (64..128).contains(&second);
+            ip.is_loopback() || ip.is_private() || ip.is_link_local() || shared
+        }
+        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
+    }
+}
+
 /// Headers worth keeping beside the body; none that could hold a secret.
 fn kept(headers: &HeaderMap) -> String {
     let names = ["content-type", "user-agent", "x-forwarded-for", "x-request-id"];
     let pairs = names.iter().filter_map(|name| Some((*name, headers.get(*name)?.to_str().ok()?)));
     serde_json::to_string(&pairs.collect::<std::collections::BTreeMap<_, _>>()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxy_is_told_from_a_stranger_by_its_address() {
+        let near = |text: &str| is_near(text.parse().expect("an address"));
+        for text in [
+            "127.0.0.1",
+            "10.1.2.3",
+            "172.17.0.1",
+            "192.168.0.9",
+            "169.254.0.1",
+            "100.64.0.1",
+            "::1",
+            "fd00::7",
+            "fe80::1",
+        ] {
+            assert!(near(text) && !near("203.0.113.9"), "{text}");
+        }
+        assert!(near("::ffff:127.0.0.1"), "IPv4 in IPv6 clothes");
+        for text in ["185.71.76.5", "100.128.0.1", "100.63.0.1", "2001:db8::1"] {
+            assert!(!near(text), "{text}");
+        }
+    }
 }

@@ -18,8 +18,8 @@ use semel_sandbox::{Delivery, Options, Sandbox};
 
 use super::{out, sandbox, serve};
 use crate::app::App;
-use crate::local::Program;
-use crate::{parts, settings};
+use crate::local::{self, Program};
+use crate::settings;
 
 /// Where the demo lives.
 #[derive(Args)]
@@ -68,12 +68,16 @@ pub async fn demo(args: DemoArgs) -> anyhow::Result<ExitCode> {
     let mut loaded = settings::load(Some(std::path::Path::new("/dev/null")), &environment, &[])?;
     loaded.settings.demo = true;
     serve::start_log(&loaded.settings);
-    let store = parts::open_store(&loaded.settings, Clock::system())?;
+    let again = local::missing_database(&loaded.settings).is_none();
+    let store = serve::open_alone(&loaded.settings)?;
     let app = App::build(loaded.settings, store, chance.clone())?;
     app.prepare().await?;
     mark(&app).await?;
     let product = catalog(&app, &chance).await?;
-    out::say(&welcome(&address, &sandbox, &token, &product))?;
+    // New for each start: with the key of an earlier run the same curl would be answered with that run's order.
+    let key = format!("first-sale-{}", hex::encode(chance.bytes::<3>()));
+    let sale = FirstSale { token, product, key };
+    out::say(&welcome(&address, &sandbox, &sale, again))?;
     app.run(listener, stop).await?;
     sandbox.stop().await;
     Ok(ExitCode::SUCCESS)
@@ -120,22 +124,36 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-fn welcome(address: &SocketAddr, sandbox: &Sandbox, token: &str, product: &str) -> String {
+/// What the printed commands need.
+struct FirstSale {
+    token: String,
+    product: String,
+    key: String,
+}
+
+/// What the sandbox knows is gone with its process; the shop's database is not.
+const AGAIN: &str = "
+This shop was here before and has its orders still, but the sandbox's payments of earlier runs are gone: what was not
+paid then cannot be paid now. Make a new order.
+";
+
+fn welcome(address: &SocketAddr, sandbox: &Sandbox, sale: &FirstSale, again: bool) -> String {
+    let FirstSale { token, product, key } = sale;
     format!(
         r#"
 Semel's demo runs. Everything outside is a sandbox: no money, no real messages.
-
+{past}
   shop           http://{address}       (API: /api/openapi.json, health: /readyz)
   outside world  {box_}/     payments, webhooks, faults, and the chat that the customer sees
   owner's token  {token}
 
 Sell a key. In another terminal:
 
-  curl -s http://{address}/api/v1/orders -H 'Authorization: Bearer {token}' -H 'Idempotency-Key: first-sale' \
+  curl -s http://{address}/api/v1/orders -H 'Authorization: Bearer {token}' -H 'Idempotency-Key: {key}' \
     -H 'Content-Type: application/json' \
     -d '{{"customer":{{"telegram_id":42}},"items":[{{"product":"{product}","quantity":1}}],"provider":"yookassa"}}'
 
-Open the "url" of its payment, press Pay, press "send the webhook again" as often as you like, and look at the chat:
+Open the "url" of its payment, press "Pay", press "Send the last webhook again" as often as you like, and look at the chat:
 
   {box_}/chat/42
 
@@ -145,6 +163,7 @@ Then ask where the order is (its "id" stands in the first answer):
 
 Ctrl-C ends the demo; its database stays in the folder for the next time.
 "#,
+        past = if again { AGAIN } else { "" },
         box_ = sandbox.url()
     )
 }

@@ -1,17 +1,23 @@
 //! `semel doctor`: looks at everything that a sale needs and explains what is wrong.
 
 use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use http::Method;
+
 use semel_kernel::clock::{Chance, Clock, Time};
+use semel_kernel::ids::new_id;
 use semel_kernel::outbound::{Call, Manner, Outbound, OutboundOptions};
-use semel_kernel::store::Store;
 use semel_kernel::store::migrate;
+use semel_kernel::store::{Store, StoreError};
 use semel_telegram::{Bot, Outcome};
 
 use super::out;
-use crate::settings::{DatabaseUrl, Loaded, Settings};
+use crate::app::postgres::Server;
+use crate::local::Program;
+use crate::settings::{DatabaseUrl, Loaded, Settings, Source};
 use crate::{ROOMS, app, local, parts};
 
 struct Report {
@@ -35,14 +41,18 @@ impl Report {
 
 /// Checks and explains; ends with 1 when something is bad.
 pub async fn doctor(loaded: Loaded) -> anyhow::Result<ExitCode> {
-    let Loaded { settings, notices, .. } = loaded;
+    let nothing_given = loaded.sources.iter().all(|effective| effective.source == Source::Default);
+    let Loaded { settings, notices, file, .. } = loaded;
     let mut report = Report { bad: 0 };
     report.good("the settings can be read")?;
     for notice in notices {
         report.note(&notice)?;
     }
-    files(&mut report, &settings)?;
-    database(&mut report, &settings).await?;
+    files(&mut report, &settings, file)?;
+    match local::missing_database(&settings) {
+        Some(path) => no_database(&mut report, &settings, &path, nothing_given)?,
+        None => database(&mut report, &settings).await?,
+    }
     if let Some(sentence) = app::proxy_warning(&settings) {
         report.bad(&sentence)?;
     }
@@ -51,12 +61,13 @@ pub async fn doctor(loaded: Loaded) -> anyhow::Result<ExitCode> {
     if report.bad == 0 {
         return out::lines("everything that was checked is in order");
     }
-    out::complain(&format!("{} things are wrong; each line marked BAD says what to do", report.bad));
+    let what = if report.bad == 1 { "1 thing is wrong".to_owned() } else { format!("{} things are wrong", report.bad) };
+    out::complain(&format!("{what}; each line marked BAD says what to do"));
     Ok(ExitCode::FAILURE)
 }
 
-fn files(report: &mut Report, settings: &Settings) -> anyhow::Result<()> {
-    let mut looked = vec![std::path::PathBuf::from("semel.toml")];
+fn files(report: &mut Report, settings: &Settings, file: Option<PathBuf>) -> anyhow::Result<()> {
+    let mut looked: Vec<PathBuf> = file.into_iter().collect();
     if let DatabaseUrl::Sqlite(path) = &settings.database {
         looked.push(path.clone());
     }
@@ -76,23 +87,124 @@ fn files(report: &mut Report, settings: &Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// To look must not make one. Before the first start there is none; in a wrong folder there is none either.
+fn no_database(report: &mut Report, settings: &Settings, path: &Path, nothing_given: bool) -> anyhow::Result<()> {
+    let path = path.display();
+    if nothing_given {
+        return report.bad(&format!(
+            "there is no database at {path}, and no setting is given: run this in the folder of semel.toml, or give --config"
+        ));
+    }
+    report.note(&format!("there is no database at {path} yet: the first `semel serve` makes it"))?;
+    tokens(report, settings, false)
+}
+
 async fn database(report: &mut Report, settings: &Settings) -> anyhow::Result<()> {
     if let Some(socket) = local::socket_path(settings)
         && local::is_running(&socket).await
     {
-        return report.good("semel runs on this database and answers on its socket");
+        report.good("semel runs on this database and answers on its socket")?;
+        return tokens(report, settings, running_has_a_token(socket).await);
     }
     let store = match parts::open_store(settings, Clock::system()) {
         Ok(store) => store,
-        Err(error) => return report.bad(&format!("the database cannot be opened: {error}")),
+        Err(error) => {
+            return report.bad(&format!(
+                "the database cannot be opened: {error}. If it is a matter of rights, run this as the user that `semel serve` \
+                 runs as"
+            ));
+        }
     };
     match migrate::pending(&store, ROOMS).await {
-        Ok(steps) if steps.is_empty() => report.good("the database answers and is up to date")?,
-        Ok(steps) => report
-            .note(&format!("the database answers; {} steps are missing and `semel serve` applies them", steps.len()))?,
-        Err(error) => return report.bad(&error.to_string()),
+        Ok(steps) if steps.is_empty() => {
+            report.good("the database answers and is up to date")?;
+            let found = store.rows("doctor.tokens", A_TOKEN, &[]).await;
+            tokens(report, settings, found.map_or(true, |rows| !rows.is_empty()))?;
+        }
+        Ok(steps) => {
+            let missing = steps.len();
+            report
+                .note(&format!("the database answers; {missing} steps are missing and `semel serve` applies them"))?;
+        }
+        Err(error) => return report.bad(&format!("{error}{}", what_to_do(&error, settings))),
     }
-    clock(report, &store).await
+    clock(report, &store).await?;
+    server(report, &store, settings).await?;
+    listening(report, &store, settings).await
+}
+
+/// What helps where the database could not be asked; its other errors say so themselves.
+fn what_to_do(error: &StoreError, settings: &Settings) -> String {
+    match &settings.database {
+        DatabaseUrl::Postgres(address) if error.is_passing() => {
+            format!(
+                ": is PostgreSQL at {} running, and does it let us in? Look at database_url",
+                host_and_port(address)
+            )
+        }
+        _ => String::new(),
+    }
+}
+
+/// Where PostgreSQL is, without the password in its address.
+fn host_and_port(address: &str) -> String {
+    match url::Url::parse(address) {
+        Ok(url) if url.host_str().is_some_and(|host| !host.is_empty()) => {
+            format!("{}:{}", url.host_str().unwrap_or_default(), url.port().unwrap_or(5432))
+        }
+        _ => "its address".to_owned(),
+    }
+}
+
+const A_TOKEN: &str = "select id from tokens where revoked_at is null limit 1";
+
+/// Whether the running program knows a token that is worth something. A doubt counts as yes: the remark is a help, and a
+/// wrong one is none.
+async fn running_has_a_token(socket: PathBuf) -> bool {
+    let answer = Program::Running(socket).ask(Method::GET, "/api/v1/tokens", None, "").await;
+    match answer.and_then(|answer| answer.json()) {
+        Ok(known) => known["items"].as_array().is_none_or(|all| all.iter().any(|token| token["revoked_at"].is_null())),
+        Err(_) => true,
+    }
+}
+
+/// Without any token the API is closed to everybody, which looks like a fault to who calls it.
+fn tokens(report: &Report, settings: &Settings, made: bool) -> anyhow::Result<()> {
+    if made || settings.api_token.is_some() {
+        return Ok(());
+    }
+    report.note(
+        "there is no token for the API: it answers every call with 401. Set api_token, or make one with `semel token create NAME`",
+    )
+}
+
+/// Whether PostgreSQL keeps what it acknowledges, and has room for us.
+async fn server(report: &mut Report, store: &Store, settings: &Settings) -> anyhow::Result<()> {
+    let server = match Server::ask(store).await {
+        Ok(Some(server)) => server,
+        Ok(None) => return Ok(()),
+        Err(error) => return report.bad(&format!("PostgreSQL cannot be asked about its settings: {error}")),
+    };
+    let dangers = server.dangers();
+    if dangers.is_empty() {
+        report.good("PostgreSQL keeps what it acknowledges through a power cut")?;
+    }
+    dangers.iter().try_for_each(|danger| report.bad(danger))?;
+    server.remarks(settings.pool_max).iter().try_for_each(|remark| report.note(remark))
+}
+
+/// Whether this copy would hear others where the owner said that it shall.
+async fn listening(report: &mut Report, store: &Store, settings: &Settings) -> anyhow::Result<()> {
+    let Some(url) = &settings.database_listen_url else { return Ok(()) };
+    let tag = new_id("doctor", Clock::system().now(), &Chance::system());
+    match store.can_hear_copies(url.expose(), &tag).await {
+        Ok(true) => report.good("copies hear each other at database_listen_url"),
+        Ok(false) => report.bad(
+            "database_listen_url leads through a connection pooler, where nothing can be heard: give it the address of \
+             PostgreSQL itself, or leave it out",
+        ),
+        Err(error) => report.bad(&format!("database_listen_url: {error}")),
+    }
 }
 
 /// Deadlines and claims go by the database's clock; a far-off machine clock confuses logs and signatures.
@@ -124,7 +236,9 @@ async fn providers(report: &mut Report, settings: &Settings) -> anyhow::Result<(
     for (provider, rail) in rails {
         let name = provider.as_str();
         match outbound.call(Call::new("doctor", name, Manner::Read), rail.probe()).await {
-            Err(error) => report.bad(&format!("{name} cannot be reached: {error}"))?,
+            Err(error) => report.bad(&format!(
+                "{name} cannot be reached: {error}. Check this machine's DNS and firewall, and {name}.api_url"
+            ))?,
             Ok(answer) => match rail.probed(&answer) {
                 Ok(text) => report.good(&format!("{name} answers: {text}"))?,
                 Err(error) => report.bad(&format!("{name} refuses: {error}; check its keys"))?,
@@ -141,11 +255,16 @@ async fn telegram(report: &mut Report, settings: &Settings) -> anyhow::Result<()
     };
     let bot = match Bot::new(settings.telegram.api_url.as_str(), token.expose()) {
         Ok(bot) => bot,
-        Err(error) => return report.bad(&format!("telegram.bot_token: {error}")),
+        Err(error) => {
+            return report.bad(&format!("telegram.bot_token: {error}; take a fresh one from @BotFather"));
+        }
     };
     let outbound = outbound(settings.telegram.proxy.as_ref().map(|proxy| proxy.expose().to_owned()))?;
     match outbound.call(Call::new("doctor", "telegram", Manner::Read), bot.get_me()).await {
-        Err(error) => report.bad(&format!("Telegram cannot be reached: {error}"))?,
+        Err(error) => report.bad(&format!(
+            "Telegram cannot be reached: {error}. Check this machine's DNS and firewall; where api.telegram.org is blocked, \
+             set telegram.proxy, or telegram.api_url to a Bot API server of your own"
+        ))?,
         Ok(answer) => match bot.read::<semel_telegram::Me>(&answer) {
             Outcome::Ok(me) => {
                 report.good(&format!("Telegram answers: the bot is @{}", me.username.unwrap_or_default()))?

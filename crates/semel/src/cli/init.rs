@@ -1,25 +1,27 @@
-//! `semel init`: a first settings file.
+//! `semel init`: a first settings file, with nothing in it that the program would refuse.
 
 use std::io::{IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::Args;
 
 use semel_kernel::clock::Chance;
 
 use super::out;
+use crate::settings::{parse_bot_token, parse_ids, parse_public_url};
 
-/// The few values that a shop needs; each is asked for on a terminal when its flag is missing.
+/// The few values that a shop needs; each is asked for on a terminal when its flag is missing. An empty one is left out.
 #[derive(Args)]
 pub struct InitArgs {
     /// Token of the bot that talks to customers, from @BotFather
     #[arg(long)]
     bot_token: Option<String>,
     /// Telegram id of the owner, who gets the alerts
-    #[arg(long)]
-    owner_id: Option<i64>,
+    #[arg(long, allow_negative_numbers = true)]
+    owner_id: Option<String>,
     /// Where providers reach this server: https://pay.example.com
     #[arg(long)]
     public_url: Option<String>,
@@ -32,30 +34,9 @@ pub struct InitArgs {
 pub async fn init(args: InitArgs, config: Option<&PathBuf>) -> anyhow::Result<ExitCode> {
     let path = config.cloned().unwrap_or_else(|| PathBuf::from("semel.toml"));
     anyhow::ensure!(args.force || !path.exists(), "{} is there already; --force replaces it", path.display());
-    let bot_token = match args.bot_token {
-        Some(token) => token,
-        None => {
-            prompt("Bot token from @BotFather (empty: customers get their goods over the API only)", "--bot-token")?
-        }
-    };
-    let owner = match args.owner_id {
-        Some(id) => id.to_string(),
-        None => prompt("Your own Telegram id, for alerts (empty: alerts go to the log only)", "--owner-id")?,
-    };
-    let public_url = match args.public_url {
-        Some(url) => url,
-        None => prompt(
-            "Public address, as in https://pay.example.com (empty: set it before connecting a provider)",
-            "--public-url",
-        )?,
-    };
-    anyhow::ensure!(
-        owner.is_empty() || owner.parse::<i64>().is_ok(),
-        "the owner's Telegram id is a number, not {owner:?}"
-    );
-    if !bot_token.is_empty() {
-        semel_telegram::Bot::new("https://api.telegram.org", &bot_token)?;
-    }
+    let bot_token = answer(&BOT_TOKEN, args.bot_token)?;
+    let owner = answer(&OWNER_ID, args.owner_id)?;
+    let public_url = answer(&PUBLIC_URL, args.public_url)?;
     let api_token = format!("semel_{}", hex::encode(Chance::system().bytes::<24>()));
     let quoted = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
     let mut text = String::from(
@@ -63,7 +44,8 @@ pub async fn init(args: InitArgs, config: Option<&PathBuf>) -> anyhow::Result<Ex
     );
     text.push_str(&format!("api_token = {}\n", quoted(&api_token)));
     if !public_url.is_empty() {
-        text.push_str(&format!("public_url = {}\n", quoted(public_url.trim_end_matches('/'))));
+        let url = parse_public_url(&public_url).map_err(anyhow::Error::msg)?;
+        text.push_str(&format!("public_url = {}\n", quoted(url.as_str().trim_end_matches('/'))));
     }
     if !(bot_token.is_empty() && owner.is_empty()) {
         text.push_str("\n[telegram]\n");
@@ -72,31 +54,86 @@ pub async fn init(args: InitArgs, config: Option<&PathBuf>) -> anyhow::Result<Ex
         text.push_str(&format!("bot_token = {}\n", quoted(&bot_token)));
     }
     if !owner.is_empty() {
-        text.push_str(&format!("admin_ids = [{owner}]\n"));
+        let ids = parse_ids(&owner).map_err(anyhow::Error::msg)?;
+        text.push_str(&format!("admin_ids = {ids:?}\n"));
     }
     text.push_str("\n# A provider is enabled by its values, for example:\n# [yookassa]\n# shop_id = \"100500\"\n# secret_key = \"live_…\"\n");
     if args.force {
         let _ = std::fs::remove_file(&path);
     }
-    // It holds secrets: for its owner only, from the first byte.
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
+    write_private(&path, &text).with_context(|| format!("cannot write {}", path.display()))?;
+    let named = config.map(|path| format!(" --config {}", path.display())).unwrap_or_default();
     out::lines(&format!(
-        "{} is written, readable for you only. Its api_token is your key to the API.\nNext: `semel doctor` checks it, `semel serve` starts the shop.",
+        "{} is written, readable for you only. Its api_token is your key to the API.\nNext: `semel{named} doctor` checks it, `semel{named} serve` starts the shop.",
         path.display()
     ))
 }
 
-fn prompt(question: &str, flag: &str) -> anyhow::Result<String> {
+/// Writes a new file. It holds secrets: for its owner only, from the first byte.
+fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+/// One value that is asked for.
+struct Question {
+    flag: &'static str,
+    text: &'static str,
+    /// The parser of the setting: what is wrong with an answer, as the end of a sentence.
+    check: fn(&str) -> Result<(), String>,
+}
+
+const BOT_TOKEN: Question = Question {
+    flag: "--bot-token",
+    text: "Bot token from @BotFather (empty: customers get their goods over the API only)",
+    check: |text| parse_bot_token(text).map(drop),
+};
+const OWNER_ID: Question = Question {
+    flag: "--owner-id",
+    text: "Your own Telegram id, for alerts (empty: alerts go to the log only)",
+    check: |text| parse_ids(text).map(drop),
+};
+const PUBLIC_URL: Question = Question {
+    flag: "--public-url",
+    text: "Public address, as in https://pay.example.com (empty: set it before connecting a provider)",
+    check: |text| parse_public_url(text).map(drop),
+};
+
+/// The flag's value, or what is typed on the terminal, until it is right. Empty leaves it out.
+fn answer(question: &Question, given: Option<String>) -> anyhow::Result<String> {
+    if let Some(text) = given {
+        let text = text.trim();
+        return match fault(question, text) {
+            Some(wrong) => Err(anyhow::anyhow!("{} {wrong}", question.flag)),
+            None => Ok(text.to_owned()),
+        };
+    }
+    loop {
+        let text = prompt(question)?;
+        match fault(question, &text) {
+            Some(wrong) => out::complain(&format!("this {wrong}")),
+            None => return Ok(text),
+        }
+    }
+}
+
+fn fault(question: &Question, text: &str) -> Option<String> {
+    if text.is_empty() { None } else { (question.check)(text).err() }
+}
+
+fn prompt(question: &Question) -> anyhow::Result<String> {
     anyhow::ensure!(
         std::io::stdin().is_terminal(),
-        "there is no terminal to ask on: give {flag} (an empty value leaves it out)"
+        "there is no terminal to ask on: give {} (an empty value leaves it out)",
+        question.flag
     );
     let mut err = std::io::stderr().lock();
-    write!(err, "{question}: ")?;
+    write!(err, "{}: ", question.text)?;
     err.flush()?;
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer)?;
-    Ok(answer.trim().to_owned())
+    drop(err);
+    let mut typed = String::new();
+    let read = std::io::stdin().read_line(&mut typed)?;
+    anyhow::ensure!(read > 0, "the terminal was closed before {} was answered", question.flag);
+    Ok(typed.trim().to_owned())
 }

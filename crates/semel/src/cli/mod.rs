@@ -14,6 +14,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use semel_shop::orders::State;
+
 use crate::settings::{self, Loaded};
 
 /// The back office of a Telegram business: takes payments, hands out what was bought, each thing once.
@@ -48,7 +50,10 @@ enum Verb {
     /// Show and explain settings
     #[command(subcommand)]
     Config(ConfigVerb),
-    /// Check the books and all other promises on the live database, a line each
+    /// Check the books and all other promises on the live database, a line each; ends with 3 when one is broken
+    ///
+    /// Exit codes: 0 when every promise holds, 3 when one is broken, 1 when they could not be checked. `n/a` stands with the
+    /// promises of features that this version does not have.
     Verify {
         /// Also check what must hold once everything has come to rest
         #[arg(long)]
@@ -106,14 +111,13 @@ enum OrderVerb {
     },
     /// Orders, the newest first
     List {
-        /// Only those with this status
-        #[arg(long)]
+        #[arg(long, help = format!("Only those with this status: {}", statuses()))]
         status: Option<String>,
         /// Only those of this Telegram id
-        #[arg(long)]
+        #[arg(long, value_name = "TELEGRAM_ID", value_parser = telegram_id, allow_negative_numbers = true)]
         customer: Option<i64>,
         /// How many
-        #[arg(long, default_value_t = 20)]
+        #[arg(long, default_value = "20", value_parser = page_size, allow_negative_numbers = true)]
         limit: u32,
     },
     /// Call an unpaid order off and give its stock back
@@ -197,7 +201,7 @@ enum JobVerb {
         #[arg(long)]
         state: Option<String>,
         /// How many
-        #[arg(long, default_value_t = 20)]
+        #[arg(long, default_value = "20", value_parser = page_size, allow_negative_numbers = true)]
         limit: u32,
     },
     /// Run a dead or waiting job now
@@ -220,7 +224,7 @@ enum InboxVerb {
         #[arg(long)]
         state: Option<String>,
         /// How many
-        #[arg(long, default_value_t = 20)]
+        #[arg(long, default_value = "20", value_parser = page_size, allow_negative_numbers = true)]
         limit: u32,
     },
     /// Look into a notice again
@@ -247,6 +251,20 @@ enum TokenVerb {
         /// The token's id
         id: String,
     },
+}
+
+/// The words for `--status`, from the one table of states.
+fn statuses() -> String {
+    State::ALL.iter().map(|state| state.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+fn telegram_id(text: &str) -> Result<i64, String> {
+    text.parse().map_err(|_| "write a Telegram id, which is a number such as 123456789".to_owned())
+}
+
+fn page_size(text: &str) -> Result<u32, String> {
+    let number = text.parse::<u32>().ok().filter(|number| (1..=200).contains(number));
+    number.ok_or_else(|| "write a whole number from 1 to 200".to_owned())
 }
 
 /// Runs the command line.

@@ -34,6 +34,7 @@ pub struct SandboxArgs {
 /// Runs the box until it is asked to stop.
 pub async fn sandbox(args: SandboxArgs) -> anyhow::Result<ExitCode> {
     let stop = serve::stop_on_signal()?;
+    let shop = args.yookassa_webhook.strip_suffix("/webhook/yookassa").unwrap_or("http://127.0.0.1:8080").to_owned();
     let options = Options {
         listen: args.listen,
         mode: if args.manual { Delivery::Manual } else { Delivery::Auto },
@@ -46,16 +47,18 @@ pub async fn sandbox(args: SandboxArgs) -> anyhow::Result<ExitCode> {
     out::say(&format!(
         "The outside world in a box is at {}\n\nSettings that make semel use it:\n{}",
         sandbox.url(),
-        settings(&sandbox)
+        settings(&sandbox, shop)
     ))?;
     stop.cancelled().await;
     sandbox.stop().await;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Environment variables that point a semel at this box.
-fn settings(sandbox: &Sandbox) -> String {
-    variables(sandbox).iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("\n")
+/// Environment variables that point the semel at the address `shop` at this box.
+fn settings(sandbox: &Sandbox, shop: String) -> String {
+    let mut all = variables(sandbox);
+    all.push(("SEMEL_PUBLIC_URL", shop));
+    all.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("\n")
 }
 
 /// The same as pairs.
