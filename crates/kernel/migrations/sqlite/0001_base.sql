@@ -29,7 +29,7 @@ create table inbox (
 -- One live row an event; a second body with the same id is kept beside it as ignored.
 create unique index inbox_live on inbox (source, account, event_id) where state in ('received', 'applied');
 create index inbox_subject on inbox (subject, received_at) where subject is not null;
-create index inbox_open on inbox (received_at) where state = 'received';
+create index inbox_open on inbox (source) where state = 'received';
 
 create table jobs (
     id text primary key,

@@ -3,7 +3,9 @@
 use crate::store::ManySql;
 
 crate::statements! {
-    APPLY = "update inbox set state = 'applied', terminal_at = $3 where subject = $1 and state = 'received' and verified and received_at <= $2";
+    /// By the subject alone: an index of everything that waits looks small to a planner, and is long when it matters.
+    APPLY = "update inbox set state = 'applied', terminal_at = $3
+        where subject = $1 and state || '' = 'received' and verified and received_at <= $2";
     END = "update inbox set state = $2, reason = $3, terminal_at = $4 where id = $1 and state = 'received'";
     NAME = "update inbox set subject = $2 where id = $1";
     SAYS = "select says, state from inbox where id = $1";

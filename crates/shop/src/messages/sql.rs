@@ -4,7 +4,7 @@ semel_kernel::statements! {
     INSERT = "insert into messages (id, dedup_key, chat_id, class, kind, body, state, order_id, queued_at)
         values ($1, $2, $3, $4, $5, $6, 'queued', $7, $8) on conflict (dedup_key) do nothing";
     /// A message, the goods it hands over and how its order stands, as they are now: one statement, because it stands between a paid order and
-    /// its customer.
+    /// its customer, and each part of it by a key, whatever the planner knows of the tables (`offset 0` keeps it from choosing).
     LOAD = {
         sqlite: "select m.id, m.chat_id, m.class, m.kind, m.body, m.state, m.uncertain, m.queued_at,
             (select json_group_array(json_array(item, n, title, content)) from (select i.id as item, d.n, i.title, u.content from items i
@@ -16,10 +16,11 @@ semel_kernel::statements! {
             from messages m where m.id = $1",
         postgres: "select m.id, m.chat_id, m.class, m.kind, m.body, m.state, m.uncertain, m.queued_at,
             (select coalesce(json_agg(json_build_array(i.id, d.n, i.title, u.content) order by i.position, d.n), '[]')::text from items i
-                join deliveries d on d.item = i.id and d.state <> 'void' join units u on u.id = d.unit
+                cross join lateral (select * from deliveries where item = i.id and state <> 'void' offset 0) d
+                cross join lateral (select content from units where id = d.unit offset 0) u
                 where m.kind = 'goods' and i.order_id = m.order_id and d.state in ('sending', 'delivered')),
             (select o.state from orders o where o.id = m.order_id),
-            (select max(d.at) from items i join deliveries d on d.item = i.id and d.state <> 'void'
+            (select max(d.at) from items i cross join lateral (select * from deliveries where item = i.id and state <> 'void' offset 0) d
                 where m.kind = 'goods' and i.order_id = m.order_id and d.state in ('sending', 'delivered'))
             from messages m where m.id = $1",
     };
