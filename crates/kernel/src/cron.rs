@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::args;
 use crate::clock::Time;
+use crate::failpoint::check;
 use crate::leases::{self, Lease};
 use crate::store::{Engine, Store, StoreError, Tx};
 
@@ -211,8 +212,10 @@ where
     let mut held: Option<Lease> = None;
     let mut stood_by = false;
     loop {
+        check("cron.look", LEASE)?;
         let (before, owner, enqueue) = (held.take(), owner.clone(), enqueue.clone());
         let round = store.write("cron.tick", move |tx| round(tx, before.as_ref(), &owner, schedules, &enqueue)).await?;
+        check("cron.looked", LEASE)?;
         let pause = match round {
             Some((lease, next)) => {
                 stood_by = false;

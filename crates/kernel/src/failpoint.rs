@@ -1,58 +1,60 @@
-//! Named places where a test may kill the process: before and after every commit, every outside call, every claim.
+//! Named places where a test may break the program: around every commit, every outside call, every lease, every file step
+//! and every handing-over between tasks.
 //!
-//! Without the build feature `failpoints` this is nothing. With it, `SEMEL_FAILPOINT=<place>:<label>[#n]` makes the
-//! process kill itself (signal 9, no clean-up) when it reaches that place for the n-th time, and
+//! Without the build feature `failpoints` all of this is nothing. With it, `SEMEL_FAILPOINT` says what happens where:
+//!
+//! ```text
+//! commit.before:payment.confirm                the process dies (signal 9) when it comes there
+//! commit.before:payment.confirm#3=error        the third time, that step fails
+//! call.after:*#7=kill;job.claimed:*#2=panic    two rules; any label, hits of all labels counted together
+//! *#120                                        the 120th place of all, whichever it is
+//! webhook.verified:yookassa#*=delay(50)        every time, 50 ms
+//! ```
+//!
+//! A name is `place:label`. What a place does for each action:
+//!
+//! | Action | What happens |
+//! |---|---|
+//! | `kill` | signal 9 to the process itself, no clean-up; also what a rule without `=` means |
+//! | `delay(MS)` | so many milliseconds pass; tasks wait, threads of the store sleep |
+//! | `panic` | a panic in whoever is there; a job's run, a request and a supervised task are caught, a store's thread is not |
+//! | `error` | the step fails as it would fail by itself; where it cannot ([`hit`]), nothing happens |
+//! | `cancel` | the future of the job's run or of the request is dropped there; elsewhere nothing happens |
+//!
+//! What `error` means: nothing was committed (`commit.before`, lease changes); committed, and the answer was lost
+//! (`commit.after`, PostgreSQL only: an embedded database has nobody who could lose it but the process itself); certainly not sent
+//! (`call.before`); sent, and the outcome is not known (`call.after`); the run failed (`job.claimed`, `job.ended`); 503
+//! (`webhook.*`, `request.*`).
+//!
 //! `SEMEL_FAILPOINT_TRACE=<file>` appends the name of each place as it is reached, so that a test can find all of them.
+//! Every name stands in `crates/semel/failpoints.txt`, which `semel failpoints` prints and a test compares with the sources.
 
-/// Reaches the place `place` of the work `label`.
 #[cfg(not(feature = "failpoints"))]
-#[inline(always)]
-pub fn hit(_place: &str, _label: &str) {}
-
-/// Reaches the place `place` of the work `label`.
+mod off;
 #[cfg(feature = "failpoints")]
-pub fn hit(place: &str, label: &str) {
-    use std::collections::HashMap;
-    use std::io::Write;
-    use std::sync::{LazyLock, Mutex, PoisonError};
+mod on;
+#[cfg(any(test, feature = "failpoints"))]
+mod plan;
 
-    static TRACE: LazyLock<Option<Mutex<std::fs::File>>> = LazyLock::new(|| {
-        let path = std::env::var_os("SEMEL_FAILPOINT_TRACE")?;
-        std::fs::File::options().create(true).append(true).open(path).ok().map(Mutex::new)
-    });
-    static ARMED: LazyLock<Option<(String, u64)>> = LazyLock::new(|| {
-        let text = std::env::var("SEMEL_FAILPOINT").ok()?;
-        Some(match text.split_once('#') {
-            Some((name, nth)) => (name.to_owned(), nth.parse().unwrap_or(1)),
-            None => (text, 1),
-        })
-    });
-    static HITS: LazyLock<Mutex<HashMap<String, u64>>> = LazyLock::new(Mutex::default);
+#[cfg(not(feature = "failpoints"))]
+pub use off::{fail, hit, reach, spawn};
+#[cfg(feature = "failpoints")]
+pub use on::{fail, hit, reach, spawn};
 
-    let name = format!("{place}:{label}");
-    if let Some(trace) = &*TRACE {
-        let _ = writeln!(trace.lock().unwrap_or_else(PoisonError::into_inner), "{name}");
-    }
-    let Some((armed, nth)) = &*ARMED else { return };
-    if *armed != name {
-        return;
-    }
-    let count = {
-        let mut hits = HITS.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = hits.entry(name).or_default();
-        *count += 1;
-        *count
-    };
-    if count == *nth {
-        kill_self();
-    }
+use crate::store::StoreError;
+
+/// Whether this build reacts to `SEMEL_FAILPOINT`.
+pub const BUILT_IN: bool = cfg!(feature = "failpoints");
+
+/// Like [`fail`], as the store says it: nothing was done.
+///
+/// # Errors
+/// [`StoreError::Unavailable`] when the place shall fail.
+pub fn check(place: &str, label: &str) -> Result<(), StoreError> {
+    if fail(place, label) { Err(StoreError::Unavailable(told(place, label))) } else { Ok(()) }
 }
 
-/// Signal 9 to this very process; nothing after it runs.
-#[cfg(feature = "failpoints")]
-fn kill_self() -> ! {
-    let _ = std::process::Command::new("kill").args(["-9", &std::process::id().to_string()]).status();
-    loop {
-        std::thread::park();
-    }
+/// The words of an error that a place made.
+pub fn told(place: &str, label: &str) -> String {
+    format!("the failpoint {place}:{label} says so")
 }

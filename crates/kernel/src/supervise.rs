@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::{Chance, Clock, Time, millis};
+use crate::failpoint::{hit, reach, told};
 
 /// The pause after the first failure of a series.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -250,6 +251,7 @@ async fn watch(inner: Arc<Inner>, task: Arc<Task>, make: Arc<Make>) {
     while !inner.token.is_cancelled() {
         task.enter(TaskState::Running, inner.clock.now());
         let end = run_once(&inner, &task, &make).await;
+        hit("task.ended", task.name);
         if inner.token.is_cancelled() {
             if let End::Failed { text, .. } = end {
                 tracing::warn!(task.name = task.name, "task {} failed while stopping: {text}", task.name);
@@ -279,6 +281,7 @@ async fn watch(inner: Arc<Inner>, task: Arc<Task>, make: Arc<Make>) {
             () = inner.token.cancelled() => break,
             () = sleep(pause) => {}
         }
+        hit("task.again", task.name);
     }
     task.enter(TaskState::Stopped, inner.clock.now());
 }
@@ -293,10 +296,13 @@ enum End {
 async fn run_once(inner: &Inner, task: &Task, make: &Arc<Make>) -> End {
     let note = PanicNote::default();
     let make = Arc::clone(make);
-    let token = inner.token.child_token();
+    let (name, token) = (task.name, inner.token.child_token());
     let mut runs = JoinSet::new();
     // `make` is called inside the new task as well: it may panic before it returns its future.
     let run = async move {
+        if reach("task.begun", name).await {
+            return Err(BoxError::from(told("task.begun", name)));
+        }
         let run = make(token);
         run.await
     };

@@ -107,6 +107,29 @@ async fn a_wake_in_one_copy_is_heard_in_the_other() {
     copies.part().await;
 }
 
+/// A command writes and ends: nobody tells for it later.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_command_woke_is_told_once_before_it_ends() {
+    let copies = Copies::meet().await;
+    let (command, other) = (copies.t.second_copy(), copies.hearing.waker(OTHER_LANE));
+    work_for(&command, OTHER_LANE).await;
+    command.note_wakes();
+    command.tell_once("command").await;
+    work_for(&command, LANE).await;
+    command.tell_once("command").await;
+    woken("work of a command", &copies.waker).await;
+    command.tell_once("command").await;
+
+    // Notices come in the order in which they were told.
+    work_for(&command, "the last").await;
+    let last = copies.hearing.waker("the last");
+    command.tell_once("command").await;
+    woken("the last work of a command", &last).await;
+    assert!(copies.waker.notified().now_or_never().is_none(), "it was told twice");
+    assert!(other.notified().now_or_never().is_none(), "nothing was noted yet when that was written");
+    copies.part().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_listener_whose_session_is_killed_comes_back_and_misses_nothing() {
     let copies = Copies::meet().await;

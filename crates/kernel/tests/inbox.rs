@@ -226,6 +226,44 @@ semel_kernel::each_store! { ROOMS;
         assert_eq!(t.rows(of).await.len(), 3, "a repeat a minute later looks again, once");
     }
 
+    /// A lie and the truth may be the same bytes within one minute, and what was asked in between says nothing about the truth.
+    async fn a_repeat_that_comes_after_its_resolving_job_looked_makes_it_look_once_more(t: TestStore) {
+        const STANDS: &str = "select state || ' ' || attempts || ' ' || (run_at - semel_now()) || case when ended_at is null then '' else ' ended' end
+            || case when pulled then ' pulled' else '' end from jobs where slot like '%:%'";
+        let intake = intake(&t, &t.store);
+        let unknown = Notice { subject: None, ..notice("evt-1", "paid") };
+        let comes = async || assert!(matches!(intake.accept(unknown.clone()).await, Ok(Receipt::New | Receipt::Repeat)));
+        let becomes = async |change: &'static str| {
+            assert_eq!(t.store.write("becomes", move |tx| tx.execute(change, &[])).await, Ok(1));
+        };
+        comes().await;
+        comes().await;
+        assert_eq!(t.texts(STANDS).await, ["ready 0 0"]);
+
+        becomes("update jobs set state = 'running', attempts = 2, lease_until = semel_now() + 60000 where slot like '%:%'").await;
+        comes().await;
+        comes().await;
+        assert_eq!(t.texts(STANDS).await, ["running 2 0 pulled"], "it may have asked already");
+
+        becomes("update jobs set state = 'done', pulled = false, ended_at = semel_now() where slot like '%:%'").await;
+        comes().await;
+        comes().await;
+        assert_eq!(t.texts(STANDS).await, ["ready 0 1000"], "once more, and at most once a second");
+
+        for end in [
+            "update jobs set state = 'done', attempts = 1, ended_at = semel_now() where slot like '%:%'",
+            "update jobs set state = 'dead', attempts = 7, ended_at = semel_now() where slot like '%:%'",
+        ] {
+            becomes(end).await;
+            t.advance(Duration::from_secs(5)).await;
+            comes().await;
+            assert_eq!(t.texts(STANDS).await, ["ready 0 0"]);
+        }
+        becomes("update jobs set state = 'cancelled', ended_at = semel_now() where slot like '%:%'").await;
+        comes().await;
+        assert_eq!(t.texts(STANDS).await, ["cancelled 0 0 ended"], "a hand has called it off");
+    }
+
     async fn a_notice_about_an_ended_payment_gets_a_resolving_job(t: TestStore) {
         payment(&t).await;
         t.store.write("over", |tx| tx.execute("update jobs set state = 'done'", &[])).await.unwrap();

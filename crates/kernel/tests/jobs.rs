@@ -141,7 +141,11 @@ impl Job for Stroll {
 }
 
 fn workers(t: &TestStore, store: &Store, owner: &str) -> Workers<Desk> {
-    let options = WorkersOptions { lease: LEASE, ..WorkersOptions::new(owner.into()) };
+    workers_for(t, store, owner, LEASE)
+}
+
+fn workers_for(t: &TestStore, store: &Store, owner: &str, lease: Duration) -> Workers<Desk> {
+    let options = WorkersOptions { lease, ..WorkersOptions::new(owner.into()) };
     let workers = Workers::new(store.clone(), t.chance.clone(), options).with::<Errand>();
     workers.on_dead(|tx, dead| {
         let value = format!("{}: {}", dead.thread.clone().unwrap_or_default(), dead.error);
@@ -325,6 +329,46 @@ semel_kernel::each_store! { ROOMS;
         let after = view(&t, &id).await.0;
         assert_eq!((after.state.as_str(), after.fence), ("done", 2));
         assert_eq!(t.number("select count(*) from history where to_state = 'ok'").await, 1);
+    }
+
+    /// The run under the newer fence is gone, and only the old one hangs: nobody works on the job.
+    async fn an_old_run_that_hangs_does_not_renew_a_newer_claim(t: TestStore) {
+        let lease = Duration::from_millis(600);
+        let (desk, workers) = (Desk::new(&t.store), Arc::new(workers_for(&t, &t.store, "one", lease)));
+        let run = || {
+            let (workers, desk) = (Arc::clone(&workers), desk.clone());
+            tokio::spawn(async move { workers.run_due(&desk).await })
+        };
+        let bread = order(&t, "bread", Doing::Wait).await;
+        let old = run();
+        eventually("the old run has begun", async || desk.ran("bread") == 1).await;
+        t.advance(lease + Duration::from_millis(1)).await;
+        assert_eq!(workers.recover().await, Ok(1));
+        let newer = run();
+        eventually("the newer run has begun", async || desk.ran("bread") == 2).await;
+        newer.abort();
+        assert!(newer.await.unwrap_err().is_cancelled());
+        order(&t, "milk", Doing::Wait).await;
+        let another = run();
+        eventually("it works on something else, too", async || desk.ran("milk") == 1).await;
+
+        t.advance(Duration::from_millis(100)).await;
+        let stop = CancellationToken::new();
+        let keeping = tokio::spawn(Arc::clone(&workers).keep(stop.clone()));
+        eventually("what it works on is renewed", async || {
+            t.number("select lease_until - semel_now() from jobs where slot = 'milk'").await == 600
+        })
+        .await;
+        assert_eq!(t.number("select lease_until - semel_now() from jobs where slot = 'bread'").await, 500);
+        stop.cancel();
+        assert_eq!(keeping.await.unwrap(), Ok(()));
+
+        t.advance(Duration::from_millis(501)).await;
+        assert_eq!(workers.recover().await, Ok(1), "the claim of nobody runs out");
+        let freed = view(&t, &bread).await.0;
+        assert_eq!((freed.state.as_str(), freed.fence), ("ready", 2));
+        old.abort();
+        another.abort();
     }
 
     async fn a_lost_worker_s_job_comes_back(t: TestStore) {

@@ -1,11 +1,16 @@
 //! Leases: one holder at a time, and nothing done under an old fence.
 #![allow(clippy::unwrap_used)]
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use semel_kernel::leases::{Lease, holder, keep, release, supersede, take};
-use semel_kernel::store::Store;
+use semel_kernel::clock::Time;
+use semel_kernel::leases::{Lease, Sole, holder, keep, release, serve, supersede, take};
 use semel_kernel::store::migrate::{KERNEL, Room};
+use semel_kernel::store::{Store, StoreError};
+use semel_kernel::testing::eventually;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 const ROOMS: &[Room] = &[KERNEL];
 const TERM: Duration = Duration::from_secs(30);
@@ -110,5 +115,111 @@ semel_kernel::each_store! { ROOMS;
         assert!(takes(&t.store, "first").await.is_some());
         let other = t.store.write("take", |tx| take(tx, "scheduler", "second", TERM)).await.unwrap().unwrap();
         assert_eq!(other.fence, 1);
+    }
+}
+
+/// Work that notes what it is told.
+#[derive(Clone, Default)]
+struct Diary(Arc<Mutex<Vec<&'static str>>>);
+
+impl Diary {
+    fn note(&self, word: &'static str) {
+        self.0.lock().unwrap().push(word);
+    }
+
+    fn read(&self) -> Vec<&'static str> {
+        self.0.lock().unwrap().clone()
+    }
+
+    async fn says(&self, words: &[&'static str]) {
+        eventually(&format!("the diary says {words:?}"), async || self.read() == words).await;
+    }
+}
+
+impl Sole for Diary {
+    fn holds(&self, until: Time) {
+        let (word, last) = (if until.millis() == 0 { "may not" } else { "may" }, self.read().last().copied());
+        // Keeping says again what taking said.
+        if word == "may not" || last != Some("works") {
+            self.note(word);
+        }
+    }
+
+    async fn work(&self, clean: bool, stop: CancellationToken) -> Result<(), StoreError> {
+        if !clean {
+            self.note("takes care");
+        }
+        self.note("works");
+        stop.cancelled().await;
+        self.note("ends");
+        Ok(())
+    }
+}
+
+/// A process that works while it holds the lease.
+struct Instance {
+    diary: Diary,
+    stop: CancellationToken,
+    task: JoinHandle<Result<(), StoreError>>,
+}
+
+impl Instance {
+    fn start(store: Store, owner: &'static str, term: Duration) -> Instance {
+        let (diary, stop) = (Diary::default(), CancellationToken::new());
+        let (work, token) = (diary.clone(), stop.clone());
+        let task = tokio::spawn(async move { serve(&store, "sender:1", owner, term, &work, token).await });
+        Instance { diary, stop, task }
+    }
+}
+
+semel_kernel::each_store! { ROOMS;
+    async fn who_is_asked_to_stop_ends_the_work_first_and_the_next_begins_without_care(t: TestStore) {
+        let first = Instance::start(t.store.clone(), "first", TERM);
+        first.diary.says(&["may", "works"]).await;
+        let second = Instance::start(t.rival(), "second", TERM);
+        first.stop.cancel();
+        first.task.await.unwrap().unwrap();
+        assert_eq!(first.diary.read(), ["may", "works", "ends", "may not"]);
+        assert_eq!(t.texts("select end_kind from lease_terms where fence = 1").await, ["released"]);
+        second.diary.says(&["may", "works"]).await;
+        second.stop.cancel();
+        second.task.await.unwrap().unwrap();
+    }
+
+    async fn a_dead_holder_is_followed_with_care_once_its_term_is_over(t: TestStore) {
+        let first = Instance::start(t.store.clone(), "first", TERM);
+        first.diary.says(&["may", "works"]).await;
+        first.task.abort();
+        let second = Instance::start(t.rival(), "second", TERM);
+        t.advance(TERM - Duration::from_millis(1)).await;
+        tokio::task::yield_now().await;
+        assert!(second.diary.read().is_empty(), "the term is not over");
+        t.advance(Duration::from_millis(1)).await;
+        second.diary.says(&["may", "takes care", "works"]).await;
+        assert_eq!(t.texts("select end_kind from lease_terms where fence = 1").await, ["expired"]);
+        second.stop.cancel();
+        second.task.await.unwrap().unwrap();
+    }
+
+    async fn a_lost_lease_ends_the_work_at_once_and_the_loser_stands_by(t: TestStore) {
+        let copy = Instance::start(t.store.clone(), "first", Duration::from_secs(3));
+        copy.diary.says(&["may", "works"]).await;
+        let thief = t.rival();
+        let taken = thief.write("steal", |tx| supersede(tx, "sender:1", "thief", TERM)).await;
+        assert!(taken.unwrap().is_some_and(|lease| lease.fence == 2));
+        copy.diary.says(&["may", "works", "may not", "ends"]).await;
+        copy.stop.cancel();
+        copy.task.await.unwrap().unwrap();
+        assert_eq!(t.number("select count(*) from lease_terms").await, 2, "it took the lease of somebody else");
+    }
+
+    async fn a_lease_that_this_process_holds_without_knowing_is_taken_up(t: TestStore) {
+        let lost = t.store.write("take", |tx| take(tx, "sender:1", "first", TERM)).await.unwrap().unwrap();
+        let copy = Instance::start(t.store.clone(), "first", TERM);
+        copy.diary.says(&["may", "takes care", "works"]).await;
+        copy.stop.cancel();
+        copy.task.await.unwrap().unwrap();
+        let ended = t.texts("select owner || ' ' || end_kind from lease_terms").await;
+        assert_eq!((lost.fence, ended), (1, vec!["first released".to_owned()]));
     }
 }

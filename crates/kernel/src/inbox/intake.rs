@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{InboxId, Notice, Receipt, sql};
 use crate::args;
 use crate::clock::{Chance, Time};
+use crate::failpoint::{reach, told};
 use crate::ids::new_id;
 use crate::store::{Engine, Expect, Store, StoreError, Tx, Value};
 
@@ -20,7 +21,8 @@ pub struct IntakeOptions {
     /// The kind of the job that looks after a subject; pulled to now by each notice about it.
     pub pull_kind: &'static str,
     /// The kind of the job that finds out what a notice is about when no live job was pulled. Its slot is the notice's
-    /// id, its payload `{"notice": id}`; for a repeat the slot adds the minute and the payload `"again"`, its moment.
+    /// id, its payload `{"notice": id}`; for a repeat the slot adds the minute and the payload `"again"`, its moment. A
+    /// repeat within the same minute makes that job look once more, unless it has not looked yet.
     pub resolve_kind: &'static str,
     /// The lane of both.
     pub lane: &'static str,
@@ -52,7 +54,10 @@ impl Intake {
                 let (store, chance, options) = (store.clone(), chance.clone(), options.clone());
                 let taken = std::mem::replace(&mut batch, Vec::with_capacity(BATCH));
                 tokio::spawn(async move {
-                    write_batch(&store, &chance, options, taken).await;
+                    // Callers of a batch that is given up hear that nobody answers them any more.
+                    if !reach("intake.taken", "batch").await {
+                        write_batch(&store, &chance, options, taken).await;
+                    }
                     drop(writer);
                 });
             }
@@ -62,8 +67,14 @@ impl Intake {
 
     /// Makes `notice` durable and sets its subject's job in motion. Acknowledge after `Ok`, never before.
     pub async fn accept(&self, notice: Notice) -> Result<Receipt, StoreError> {
+        if reach("intake.queue", "notice").await {
+            return Err(StoreError::Unavailable(told("intake.queue", "notice")));
+        }
         let (sender, receiver) = oneshot::channel();
         self.queue.try_send((Arc::new(notice), sender)).map_err(|_| StoreError::Busy { waited_ms: 0 })?;
+        if reach("intake.queued", "notice").await {
+            return Err(StoreError::Unavailable(told("intake.queued", "notice")));
+        }
         receiver.await.map_err(|_| StoreError::Closed)?
     }
 }
@@ -111,6 +122,9 @@ async fn write_batch(store: &Store, chance: &Chance, options: IntakeOptions, bat
             Ok::<HashMap<String, Receipt>, StoreError>(told)
         })
         .await;
+    if reach("intake.stored", "batch").await {
+        return; // Durable, and nobody is told.
+    }
     for (place, first, caller) in callers {
         let receipt = match &result {
             Ok(told) => match told.get(&ids[place]) {
@@ -179,7 +193,7 @@ fn accept_one(tx: &mut Tx, row: &Prepared, options: &IntakeOptions) -> Result<Re
         None => false,
     };
     if !pulled {
-        // What seemed over may be paid after all, so a repeat looks again; at most once a minute.
+        // What seemed over may be paid after all, so a repeat looks again.
         let (slot, payload) = match receipt {
             Receipt::New => (row.id.clone(), payload(&row.id)),
             _ => (format!("{stored}:{}", now.millis() / 60_000), payload_again(&stored, now)),

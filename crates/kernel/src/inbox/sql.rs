@@ -21,15 +21,27 @@ crate::statements! {
     SEEN = "update inbox set seen = seen + 1 where source = $1 and account = $2 and event_id = $3 and body_hash = $4";
     INSERT = "insert into inbox (id, source, account, event_id, event, body_hash, body, headers, peer, verified, subject, says, state, reason,
             received_at, terminal_at) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)";
+    /// The job that resolves a notice, for its repeats one a minute. A repeat that meets that one running makes it look once
+    /// more; one that comes after its end puts a new job into its place, at most once a second: what was asked before the repeat
+    /// came says nothing about it. A job that still waits looks anyway. `INTAKE` says the same for PostgreSQL.
     RESOLVE = "insert into jobs (id, kind, slot, lane, payload, state, max_attempts, run_at, thread, created_at)
-        values ($1, $2, $3, $4, $5, 'ready', $6, $7, $8, $7) on conflict do nothing";
+        values ($1, $2, $3, $4, $5, 'ready', $6, $7, $8, $7)
+        on conflict (kind, slot) where slot is not null do update set id = case when jobs.state = 'running' then jobs.id else excluded.id end,
+            pulled = (jobs.state = 'running'),
+            state = case when jobs.state = 'running' then 'running' else 'ready' end,
+            attempts = case when jobs.state = 'running' then jobs.attempts else 0 end,
+            run_at = case when jobs.state = 'running' then jobs.run_at
+                when jobs.ended_at + 1000 > semel_now() then jobs.ended_at + 1000 else semel_now() end,
+            ended_at = null, outcome = null
+        where jobs.state in ('running', 'done', 'dead')";
 }
 
 /// The whole intake on PostgreSQL in one statement and one round trip: new rows, rows whose event came before with
-/// other bytes, repeats counted, live jobs pulled, and a resolving job for each notice that pulled nothing: at most one a
-/// minute for a repeat, because a payment that seemed over may be paid after all.
+/// other bytes, repeats counted, live jobs pulled, and a resolving job for each notice that pulled nothing, see `RESOLVE`:
+/// for a repeat, too, because a payment that seemed over may be paid after all.
 /// SQLite does the same step by step in one transaction, where a step costs no round trip. Rows are written and locked
-/// in one order, so that two copies that receive the same notices do not wait for each other in a circle.
+/// in one order, so that two copies that receive the same notices do not wait for each other in a circle; notices before
+/// jobs, as the transactions that end both do.
 ///
 /// Arrays: 1 id, 2 source, 3 account, 4 event_id, 5 event, 6 body_hash, 7 body, 8 headers, 9 peer, 10 verified, 11 subject,
 /// 12 says, 13 received_at, 14 job id, 15 kind to pull, 16 kind to resolve, 17 lane, 18 payload, 19 attempts.
@@ -60,7 +72,8 @@ pub(super) const INTAKE: ManySql = ManySql {
         ), counted as (
             update inbox i set seen = i.seen + 1 from again where i.id = again.id returning i.id
         ), due as (
-            select j.id from jobs j join batch b on j.kind = b.pull_kind and j.slot = b.subject where j.state in ('ready', 'running')
+            select j.id from jobs j join batch b on j.kind = b.pull_kind and j.slot = b.subject
+            where j.state in ('ready', 'running') and (select count(*) from counted) >= 0
             order by j.id for update of j
         ), pulled as (
             update jobs j set pulled = (j.state = 'running'),
@@ -77,7 +90,16 @@ pub(super) const INTAKE: ManySql = ManySql {
                 left join inbox i on i.source = b.source and i.account = b.account and i.event_id = b.event_id and i.body_hash = b.body_hash
             where coalesce(f.id, o.id, i.id) is not null
                 and not exists (select 1 from pulled p where p.kind = b.pull_kind and p.slot = b.subject)
-            on conflict do nothing returning id
+            order by 3
+            on conflict (kind, slot) where slot is not null do update set id = case when jobs.state = 'running' then jobs.id else excluded.id end,
+            pulled = (jobs.state = 'running'),
+                state = case when jobs.state = 'running' then 'running' else 'ready' end,
+                attempts = case when jobs.state = 'running' then jobs.attempts else 0 end,
+                run_at = case when jobs.state = 'running' then jobs.run_at
+                    when jobs.ended_at + 1000 > semel_now() then jobs.ended_at + 1000 else semel_now() end,
+                ended_at = null, outcome = null
+            where jobs.state in ('running', 'done', 'dead')
+            returning id
         )
         select b.id, case when f.id is not null then 1 when o.id is not null then 2 else 0 end
         from batch b left join fresh f on f.id = b.id left join other o on o.id = b.id

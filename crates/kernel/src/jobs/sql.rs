@@ -21,13 +21,14 @@ crate::statements! {
             returning j.id, j.kind, j.payload, j.fence, j.attempts, j.max_attempts, j.thread",
     };
     NEXT_DUE = "select run_at - semel_now() from jobs where lane = $1 and state = 'ready' order by run_at limit 1";
-    /// Only what this process still works on, by name: a claim that nobody works on has to run out. Ids come as one JSON
-    /// list; each engine opens it with its own function.
+    /// Only what this process still works on, by name and fence: a claim that nobody works on has to run out, also while an
+    /// older run of the same job hangs. The pairs come as one JSON list; each engine opens it with its own function.
     RENEW = {
         sqlite: "update jobs set lease_until = semel_now() + $2
-            where owner = $1 and state = 'running' and id in (select value from json_each($3))",
+            where owner = $1 and state = 'running' and (id, fence) in (select e.value ->> 0, e.value ->> 1 from json_each($3) e)",
         postgres: "update jobs set lease_until = semel_now() + $2
-            where owner = $1 and state = 'running' and id = any (array(select json_array_elements_text(cast($3 as json))))",
+            where owner = $1 and state = 'running' and (id, fence) in (select e.pair ->> 0, cast(e.pair ->> 1 as bigint)
+                from json_array_elements(cast($3 as json)) as e (pair))",
     };
     /// What was pulled during its run looks once more: the run may have asked before that happened which the pull is about.
     FINISH = "update jobs set state = case when pulled then 'ready' else 'done' end, outcome = case when pulled then outcome else $3 end,

@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use super::{Claim, Ended, Job, JobError, JobId, Outcome, Retry, sql};
 use crate::args;
 use crate::clock::{Chance, Stopwatch, Time, millis};
-use crate::failpoint::hit;
+use crate::failpoint::{check, hit, reach, spawn, told};
 use crate::history::{self, Entry};
 use crate::store::{Engine, Row, Store, StoreError, Tx};
 
@@ -159,7 +159,9 @@ impl<C: Clone + Send + Sync + 'static> Workers<C> {
             while let Ok(more) = Arc::clone(slots).try_acquire_owned() {
                 free.push(more);
             }
+            check("lane.claim", lane)?;
             let claimed = self.claim(lane, free.len()).await?;
+            hit("lane.claimed", lane);
             let full = claimed.len() == free.len();
             for (payload, claim) in claimed {
                 let (this, cx, slot) = (Arc::clone(self), cx.clone(), free.pop());
@@ -209,7 +211,8 @@ impl<C: Clone + Send + Sync + 'static> Workers<C> {
                 () = tokio::time::sleep(self.options.lease / 3) => {}
             }
             // An idle program renews nothing, so an embedded database sees no statement from it.
-            let held: Vec<String> = claims(&self.running).iter().map(|(job, _)| job.clone()).collect();
+            let held: Vec<serde_json::Value> =
+                claims(&self.running).iter().map(|(job, fence)| serde_json::json!([job, fence])).collect();
             if !held.is_empty() {
                 let (owner, lease) = (self.options.owner.clone(), millis(self.options.lease));
                 let held = serde_json::Value::from(held).to_string();
@@ -257,17 +260,16 @@ impl<C: Clone + Send + Sync + 'static> Workers<C> {
     }
 
     async fn perform(&self, payload: &str, cx: C, claim: Claim) {
-        hit("job.claimed", &claim.kind);
         let _working = Working::on(&self.running, &claim);
-        let error = match self.kinds.get(claim.kind.as_str()) {
+        let error = match self.kinds.get_key_value(claim.kind.as_str()) {
             None => JobError::Later {
                 at: self.store.now() + Duration::from_secs(60),
                 text: format!("this program does not know the kind {}; a newer copy may", claim.kind),
             },
-            Some(kind) => match (kind.run)(payload, cx, claim.clone()) {
+            Some((&name, kind)) => match (kind.run)(payload, cx, claim.clone()) {
                 Err(error) => error,
                 // A task of its own, so that a panic ends this run and nothing else.
-                Ok(running) => match tokio::spawn(running).await {
+                Ok(running) => match spawn(between_places(name, running)).await {
                     Ok(Ok(_)) => return,
                     Ok(Err(error)) => error,
                     Err(panic) => JobError::Retry(format!("the job panicked: {panic}")),
@@ -366,6 +368,19 @@ impl<C: Clone + Send + Sync + 'static> Workers<C> {
             })
             .await
     }
+}
+
+/// The run of a job of this kind, with a place before it and one after it.
+async fn between_places(kind: &'static str, running: Running) -> Result<Ended, JobError> {
+    if reach("job.claimed", kind).await {
+        return Err(JobError::Retry(told("job.claimed", kind)));
+    }
+    let ended = running.await;
+    // What the run achieved is written; an error here is one that came too late to matter.
+    if reach("job.ended", kind).await {
+        return Err(JobError::Retry(told("job.ended", kind)));
+    }
+    ended
 }
 
 fn claims(of: &Mutex<HashSet<(String, i64)>>) -> std::sync::MutexGuard<'_, HashSet<(String, i64)>> {

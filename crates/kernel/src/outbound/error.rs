@@ -37,7 +37,8 @@ pub enum OutboundError {
         /// The host as the user wrote it.
         host: String,
     },
-    /// Not sent: the other side asked for a pause, or the pace has no slot, within the deadline.
+    /// Not sent: the other side asked for a pause, or the pace has no slot, within the deadline; or another process has the
+    /// right to call this host key now.
     #[error("no call allowed before {until}")]
     Paused {
         /// When the next call fits.

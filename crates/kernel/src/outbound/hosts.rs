@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::breaker::{Breaker, BreakerState};
 use super::pace::{Pace, Pacer};
@@ -12,6 +13,8 @@ use crate::clock::{Chance, Time};
 
 /// Host keys that are remembered at most.
 const MOST_HOSTS: usize = 1_024;
+/// When a call may ask again that met a host whose right to be called is another process's.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// A breaker as pages and metrics see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,7 +57,7 @@ pub(super) enum Door {
     Wait { until: Time, pause: Time },
     /// The breaker is open.
     Open { until: Time },
-    /// A pause or the pace leaves no room before the deadline.
+    /// A pause or the pace leaves no room before the deadline, or the right to call is another process's.
     TooLong { until: Time },
 }
 
@@ -84,6 +87,8 @@ struct Host {
     breaker: Breaker,
     pacer: Pacer,
     paused: Time,
+    /// Calls may leave before this moment only; without one they always may.
+    allowed: Option<Time>,
     used: Time,
     calls: u64,
     turned_away: u64,
@@ -99,6 +104,7 @@ impl Host {
             breaker: Breaker::new(),
             pacer: Pacer::new(),
             paused: Time::from_millis(0),
+            allowed: None,
             used: now,
             calls: 0,
             turned_away: 0,
@@ -111,7 +117,7 @@ impl Host {
 
     /// Whether forgetting this host would let calls through that must wait.
     fn held_back(&self, now: Time) -> bool {
-        self.paused > now || self.breaker.state() != BreakerState::Closed
+        self.paused > now || self.allowed.is_some() || self.breaker.state() != BreakerState::Closed
     }
 }
 
@@ -135,6 +141,10 @@ impl Hosts {
     /// has already waited out: a pause is waited out once, even by a clock that stands still.
     pub(super) fn knock(&self, key: &str, now: Time, latest: Time, pace: Option<Pace>, waited: Option<Time>) -> Door {
         self.with(key, now, |host| {
+            if host.allowed.is_some_and(|until| now >= until) {
+                host.turned_away += 1;
+                return Door::TooLong { until: now + ASK_AGAIN };
+            }
             if let Some(until) = host.breaker.refuses(now) {
                 host.turned_away += 1;
                 return Door::Open { until };
@@ -189,6 +199,11 @@ impl Hosts {
         self.with(key, now, |host| host.paused = host.paused.max(until));
     }
 
+    /// Calls to this host key leave before `until` only, until this is said again.
+    pub(super) fn allow(&self, key: &str, now: Time, until: Time) {
+        self.with(key, now, |host| host.allowed = Some(until));
+    }
+
     pub(super) fn breakers(&self) -> Vec<BreakerView> {
         self.lock()
             .iter()
@@ -237,8 +252,6 @@ impl Hosts {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     const NOW: Time = Time::from_millis(50_000);
@@ -276,6 +289,24 @@ mod tests {
             }
         }
         assert_eq!(leaves, [1_000, 1_100, 1_200]);
+    }
+
+    #[test]
+    fn a_right_to_call_that_ran_out_turns_away_whoever_waited_for_a_slot() {
+        let hosts = Hosts::new(Chance::seeded(1));
+        let pace = Some(Pace { per_second: 10, burst: 1 });
+        hosts.allow("bot", NOW, NOW + secs(1));
+        assert!(matches!(hosts.knock("bot", NOW, NOW + secs(9), pace, None), Door::Go { .. }));
+        let Door::Wait { until, pause } = hosts.knock("bot", NOW, NOW + secs(9), pace, None) else { panic!("no wait") };
+        assert_eq!(until, NOW + Duration::from_millis(100));
+
+        let late = NOW + secs(1);
+        assert!(
+            matches!(hosts.knock("bot", late, late + secs(9), pace, Some(pause)), Door::TooLong { until } if until > late)
+        );
+        assert!(matches!(hosts.knock("bank", late, late, None, None), Door::Go { .. }), "keys are apart");
+        hosts.allow("bot", late, late + secs(1));
+        assert!(matches!(hosts.knock("bot", late, late + secs(9), pace, Some(pause)), Door::Go { .. }));
     }
 
     #[test]

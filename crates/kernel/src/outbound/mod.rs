@@ -36,7 +36,7 @@ pub use self::pace::Pace;
 use self::hosts::{Door, Health, Hosts, Tried};
 use self::wire::{Target, Wire};
 use crate::clock::{Chance, Clock, Stopwatch, Time};
-use crate::failpoint::hit;
+use crate::failpoint::{reach, told};
 
 /// How the client is set up, once per program.
 #[derive(Clone)]
@@ -126,15 +126,32 @@ impl Outbound {
             end: sleep(call.deadline).deadline(),
             call: &call,
         };
-        hit("call.before", call.label);
+        if reach("call.before", call.label).await {
+            return Err(OutboundError::NotSent { text: told("call.before", call.label) });
+        }
         let outcome = round.run().await;
-        hit("call.after", call.label);
+        // An answer that never came back to us; what failed by itself has its own word.
+        if reach("call.after", call.label).await && outcome.is_ok() {
+            return Err(OutboundError::Unclear { text: told("call.after", call.label) });
+        }
         outcome
     }
 
     /// Nothing is sent to this host key before `until`; for pauses that an answer's body asks for. Never shortens one.
     pub fn pause_host(&self, key: &str, until: Time) {
         self.0.hosts.pause(key, self.0.clock.now(), until);
+    }
+
+    /// From now on calls to this host key leave before `until` only, on this client's clock; each further call of this moves
+    /// it. For a host that one process at a time may call: whoever lost that right is turned away with
+    /// [`OutboundError::Paused`], those included who wait for their slot.
+    pub fn allow_host(&self, key: &str, until: Time) {
+        self.0.hosts.allow(key, self.0.clock.now(), until);
+    }
+
+    /// Now, on this client's clock: pauses are moments of it.
+    pub fn now(&self) -> Time {
+        self.0.clock.now()
     }
 
     /// Every breaker, by host key.
@@ -223,7 +240,10 @@ impl Round<'_> {
                     if timeout_at(self.end, sleep(until.since(now))).await.is_err() {
                         return Err(OutboundError::Paused { until });
                     }
-                    waited = Some(pause);
+                    // A machine that stalled wakes everybody who waited at once: who missed the slot takes another one.
+                    let late = clock.now().since(until);
+                    let missed = self.call.pace.is_some_and(|pace| late > pace.grace());
+                    waited = (!missed).then_some(pause);
                 }
             }
         }

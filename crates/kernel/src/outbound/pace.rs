@@ -7,6 +7,8 @@
 //!
 //! Pure: time is an argument, nothing here waits.
 
+use std::time::Duration;
+
 use crate::clock::Time;
 
 /// How often a host key may be called.
@@ -22,6 +24,11 @@ impl Pace {
     /// Microseconds between two sends, rounded up so that the rate is never passed.
     fn step(self) -> i64 {
         i64::from(1_000_000_u32.div_ceil(self.per_second.max(1)))
+    }
+
+    /// How late a slot may still be used: half a step, or those who missed theirs would leave together.
+    pub(super) fn grace(self) -> Duration {
+        Duration::from_micros(u64::try_from(self.step() / 2).unwrap_or(0))
     }
 
     /// How many microseconds early a send may be.
@@ -61,8 +68,6 @@ fn micros(time: Time) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::clock::Chance;
 

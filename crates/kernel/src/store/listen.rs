@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::future::Future;
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use tokio::sync::Notify;
 use tokio_postgres::{AsyncMessage, Error};
 use tokio_util::sync::CancellationToken;
@@ -22,9 +22,12 @@ use super::postgres::connect::{Connected, Messages, connect_to};
 use super::wakes::Wakes;
 use super::{Engine, Store, StoreError};
 use crate::args;
+use crate::failpoint::{check, fail, hit, reach};
 
 /// At most one notice in this time.
 const PAUSE: Duration = Duration::from_millis(100);
+/// How long telling once may take: a command that has done its work does not wait for a database that is slow.
+const ONCE: Duration = Duration::from_secs(1);
 /// How often the silent connection is asked whether it is still there.
 const HEARTBEAT: Duration = Duration::from_secs(30);
 /// How long connecting, or one answer on the connection, may take.
@@ -52,11 +55,37 @@ impl Store {
                 () = stop.cancelled() => return Ok(()),
                 names = self.inner.wakes.untold() => names,
             };
-            if let Err(error) = self.notify(notice(tag, &names)).await {
-                tracing::debug!(%error, "other copies were not told of new work; they find it when they look");
-            }
+            self.tell(tag, &names).await;
             tokio::time::sleep(PAUSE).await;
         }
+    }
+
+    /// From now on what commits of this process wake is noted for [`Store::tell_once`]. Nothing on an embedded database.
+    pub fn note_wakes(&self) {
+        if self.engine() == Engine::Postgres {
+            self.inner.wakes.gather();
+        }
+    }
+
+    /// Tells other copies once what was woken since [`Store::note_wakes`], if anything was: for a command, which ends
+    /// before [`Store::tell_copies`] could go on for it. Takes a second at most. A notice that is lost costs the wait for
+    /// their next poll.
+    pub async fn tell_once(&self, tag: &str) {
+        if let Some(names) = self.inner.wakes.untold().now_or_never()
+            && tokio::time::timeout(ONCE, self.tell(tag, &names)).await.is_err()
+        {
+            tracing::debug!("other copies were not told of new work in time; they find it when they look");
+        }
+    }
+
+    async fn tell(&self, tag: &str, names: &BTreeSet<&'static str>) {
+        if reach("copies.tell", "notify").await {
+            return; // A notice that is lost.
+        }
+        if let Err(error) = self.notify(notice(tag, names)).await {
+            tracing::debug!(%error, "other copies were not told of new work; they find it when they look");
+        }
+        hit("copies.told", "notify");
     }
 
     /// Hears what other copies tell ([`Store::tell_copies`]) over a connection of its own to `url`, and wakes whom it
@@ -81,6 +110,7 @@ impl Store {
     async fn hear(&self, address: &Address, tag: &str) -> Result<(), StoreError> {
         let wakes = &self.inner.wakes;
         let ear = Ear { wakes, tag, echo: Notify::new() };
+        check("copies.listen", "listen")?;
         let Some(mut connected) = self.open_ear(address, &ear).await? else {
             tracing::warn!(
                 "the address for LISTEN leads through a connection pooler, where nothing can be heard: give \
@@ -91,6 +121,7 @@ impl Store {
         };
         wakes.wake_all();
         let _hearing = wakes.hearing();
+        check("copies.listening", "listen")?;
         tracing::info!("this copy hears when others have work");
         loop {
             ear.attend(&mut connected.messages, tokio::time::sleep(HEARTBEAT)).await?;
@@ -150,6 +181,9 @@ impl Ear<'_> {
     }
 
     fn hear(&self, notice: &str) {
+        if fail("copies.heard", "listen") {
+            return; // A notice that is lost.
+        }
         match notice.split_once(':') {
             // We woke ourselves when it happened.
             Some((tag, _)) if tag == self.tag => self.echo.notify_one(),
@@ -190,8 +224,6 @@ fn broken(error: &Error) -> StoreError {
 
 #[cfg(test)]
 mod tests {
-    use futures_util::FutureExt;
-
     use super::*;
 
     #[test]

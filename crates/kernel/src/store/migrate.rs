@@ -82,7 +82,11 @@ fn title(room: &Room, step: &Migration) -> String {
     format!("{}/{:04} {}", room.name, step.number, step.name)
 }
 
-fn bring_up(tx: &mut Tx, rooms: &'static [Room]) -> Result<Vec<String>, StoreError> {
+/// [`migrate`] inside a transaction of the caller's, for a database that must not be seen before more is done to it.
+///
+/// # Errors
+/// [`StoreError::Schema`] when the database is newer than this program, or another one's.
+pub fn bring_up(tx: &mut Tx, rooms: &'static [Room]) -> Result<Vec<String>, StoreError> {
     prepare(tx)?;
     let now = tx.now();
     let mut applied = Vec::new();

@@ -15,7 +15,7 @@ mod value;
 mod wakes;
 mod work;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -284,16 +284,32 @@ impl Store {
         let wakes = Arc::clone(&self.inner.wakes);
         let task: Box<dyn Work> = Box::new(Task::new(label, f, sender, Arc::clone(&turn), wakes));
         match &self.inner.backend {
-            Backend::Sqlite(sqlite) => {
-                sqlite.submit(mode, task)?;
-                turn.answered(receiver, self.inner.options.wait).await
-            }
-            Backend::Postgres(postgres) => {
-                let turn = postgres.submit(mode, task, self.inner.options.wait)?;
-                postgres.answered(turn, receiver, &self.inner.options).await
-            }
+            Backend::Sqlite(sqlite) => sqlite.submit(mode, task)?,
+            Backend::Postgres(postgres) => postgres.submit(mode, task)?,
         }
+        turn.answered(receiver, self.inner.options.wait).await
     }
+}
+
+/// Alters an embedded database that no program uses, such as one that comes out of a backup: looks whether the file is
+/// whole, runs `change` in one transaction, and leaves one synced file without a journal beside it.
+///
+/// # Errors
+/// [`StoreError::Schema`] when the file is damaged, [`StoreError::Unavailable`] when it cannot be opened or synced; and
+/// whatever `change` says. The file then holds what it held before.
+pub fn change_copy<T, E>(path: &Path, clock: &Clock, change: impl FnOnce(&mut Tx) -> Result<T, E>) -> Result<T, E>
+where
+    E: From<StoreError>,
+{
+    sqlite::change_copy(path, clock, change)
+}
+
+/// Takes an embedded database's file for this process alone without opening it, until the answer is dropped.
+///
+/// # Errors
+/// [`StoreError::InUse`] when a program holds it.
+pub fn hold_file(path: &Path) -> Result<std::fs::File, StoreError> {
+    sqlite::lock_beside(path)
 }
 
 /// What kind of transaction.

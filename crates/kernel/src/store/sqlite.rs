@@ -4,6 +4,8 @@
 //! being written, without a timer. Nobody is answered before the commit; a failed commit fails the whole batch; a
 //! failed sync ends the process, because what the disk holds is unknown from then on.
 
+mod copy;
+
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -17,11 +19,13 @@ use rusqlite::functions::FunctionFlags;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode, OpenFlags, ToSql, ffi, params_from_iter};
 
+pub(super) use copy::change_copy;
+
 use super::tx::Database;
 use super::work::{Verdict, Work};
 use super::{Engine, Expect, ManySql, Mode, Row, Sql, StoreError, Tx, Value};
 use crate::clock::Clock;
-use crate::failpoint::hit;
+use crate::failpoint::{check, fail, hit, told};
 
 /// The oldest SQLite without the race between a commit and a checkpoint that loses the commit (fixed in 3.51.3).
 const OLDEST: i32 = 3_051_003;
@@ -45,11 +49,16 @@ impl Sqlite {
             )));
         }
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.exists()) {
+            check("file.folder", "database")?;
             make_private_folder(folder)?;
         }
+        check("file.lock", "database")?;
         let lock = lock_beside(path)?;
+        check("file.locked", "database")?;
         let writer = connect(path, clock, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
+        check("file.opened", "database")?;
         make_private(path);
+        check("file.private", "database")?;
         let (writes, write_queue) = sync_channel(QUEUE);
         let clock_of_writer = clock.clone();
         spawn("store-writer", move || write_loop(writer, &write_queue, &clock_of_writer))?;
@@ -94,7 +103,7 @@ fn make_private(path: &Path) {
 }
 
 /// The lock lies beside the file, because SQLite's own locks on it are taken and dropped with every transaction.
-fn lock_beside(path: &Path) -> Result<File, StoreError> {
+pub(super) fn lock_beside(path: &Path) -> Result<File, StoreError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     let name = PathBuf::from(name);
@@ -126,11 +135,16 @@ fn connect(path: &Path, clock: &Clock, flags: OpenFlags) -> Result<Connection, S
     connection.set_prepared_statement_cache_capacity(256);
     // A plan that looks at bound values is made anew at each use. Ours need not: one plan a statement.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(at)?;
+    teach_time(&connection, clock).map_err(at)?;
+    Ok(connection)
+}
+
+/// Gives a connection the function `semel_now()`, which our statements ask.
+fn teach_time(connection: &Connection, clock: &Clock) -> rusqlite::Result<()> {
     let clock = clock.clone();
     // "Deterministic" lets SQLite read the clock once a statement, which is just what PostgreSQL's `stable` does.
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_INNOCUOUS;
-    connection.create_scalar_function("semel_now", 0, flags, move |_| Ok(clock.now().millis())).map_err(at)?;
-    Ok(connection)
+    connection.create_scalar_function("semel_now", 0, flags, move |_| Ok(clock.now().millis()))
 }
 
 fn write_loop(mut connection: Connection, queue: &Receiver<Box<dyn Work>>, clock: &Clock) {
@@ -142,7 +156,12 @@ fn write_loop(mut connection: Connection, queue: &Receiver<Box<dyn Work>>, clock
         {
             batch.push(next);
         }
+        if fail("store.taken", "writer") {
+            batch.into_iter().for_each(|work| work.finish(Err(lost_by("store.taken", "writer"))));
+            continue;
+        }
         write_batch(&mut connection, &mut texts, batch, clock);
+        hit("store.told", "writer");
     }
 }
 
@@ -190,9 +209,18 @@ fn write_batch(connection: &mut Connection, texts: &mut Texts, batch: Vec<Box<dy
     let outcome = match lost {
         Some(error) => Err(error),
         None if done.iter().any(|(_, fate)| *fate == Ok(true)) => {
-            done.iter().for_each(|(work, _)| hit("commit.before", work.label()));
-            let committed = commit(connection);
-            done.iter().for_each(|(work, _)| hit("commit.after", work.label()));
+            let kept = || done.iter().filter(|(_, fate)| *fate == Ok(true)).map(|(work, _)| work.label());
+            // Every one is reached, also behind one that fails.
+            let fails =
+                kept().fold(None, |found, label| if fail("commit.before", label) { Some(label) } else { found });
+            let committed = match fails {
+                Some(label) => Err(lost_by("commit.before", label)),
+                None => commit(connection),
+            };
+            if committed.is_ok() {
+                // No error here: whoever waits for this commit lives and dies with the thread that made it.
+                kept().for_each(|label| hit("commit.after", label));
+            }
             committed
         }
         None => Ok(()),
@@ -204,6 +232,10 @@ fn write_batch(connection: &mut Connection, texts: &mut Texts, batch: Vec<Box<dy
         // What was undone by its own error carries that error itself.
         work.finish(outcome.clone().and(fate.map(|_| ())));
     }
+}
+
+fn lost_by(place: &str, label: &str) -> StoreError {
+    StoreError::Unavailable(told(place, label))
 }
 
 /// A word that steers the transaction, prepared once.
@@ -231,6 +263,10 @@ fn read_loop(mut connection: Connection, queue: &Mutex<Receiver<Box<dyn Work>>>,
         if work.abandoned() {
             continue;
         }
+        if fail("store.taken", "reader") {
+            work.finish(Err(lost_by("store.taken", "reader")));
+            continue;
+        }
         // `vacuum into` may not run inside a transaction.
         let plain = work.label() == "store.backup";
         if !plain && let Err(error) = control(&connection, "begin") {
@@ -248,6 +284,7 @@ fn read_loop(mut connection: Connection, queue: &Mutex<Receiver<Box<dyn Work>>>,
             Verdict::Broken(error) | Verdict::Again(error) => Err(error),
             Verdict::Commit | Verdict::Undo => Ok(()),
         });
+        hit("store.told", "reader");
     }
 }
 

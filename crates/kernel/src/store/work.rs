@@ -63,6 +63,9 @@ impl Turn {
 pub(super) trait Work: Send {
     fn label(&self) -> &'static str;
     fn abandoned(&self) -> bool;
+    /// Ends the wait for a turn, for an engine that has something to do before it can run the closure, such as connecting.
+    /// False when nobody waits for the outcome any more: then the work is dropped.
+    fn start(&self) -> bool;
     fn run(&mut self, tx: &mut Tx) -> Verdict;
     /// Tells the caller: its own outcome, or the engine's error.
     fn finish(self: Box<Self>, outcome: Result<(), StoreError>);
@@ -102,6 +105,10 @@ where
 
     fn abandoned(&self) -> bool {
         self.answer.is_closed()
+    }
+
+    fn start(&self) -> bool {
+        self.turn.start() && !self.abandoned()
     }
 
     fn run(&mut self, tx: &mut Tx) -> Verdict {

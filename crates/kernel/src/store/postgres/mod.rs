@@ -14,12 +14,9 @@ mod transaction;
 mod values;
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
-
-use tokio::sync::oneshot;
 
 use super::work::Work;
 use super::{Mode, StoreError, StoreOptions};
@@ -48,24 +45,10 @@ struct Pool {
 
 #[derive(Default)]
 struct State {
-    queue: VecDeque<(Mode, Box<dyn Work>, Arc<Turn>)>,
+    queue: VecDeque<(Mode, Box<dyn Work>)>,
     threads: usize,
     idle: usize,
     closed: bool,
-}
-
-/// Whether a caller still waits for its turn: `WAITING`, then `STARTED` or `GIVEN_UP`, once.
-#[derive(Default)]
-pub(super) struct Turn(AtomicU8);
-
-const WAITING: u8 = 0;
-const STARTED: u8 = 1;
-const GIVEN_UP: u8 = 2;
-
-impl Turn {
-    fn take(&self, to: u8) -> bool {
-        self.0.compare_exchange(WAITING, to, Ordering::SeqCst, Ordering::SeqCst).is_ok()
-    }
 }
 
 impl Postgres {
@@ -86,13 +69,12 @@ impl Postgres {
         if clock.is_manual() { clock.now() } else { self.pool.now() }
     }
 
-    pub(super) fn submit(&self, mode: Mode, work: Box<dyn Work>, wait: Duration) -> Result<Arc<Turn>, StoreError> {
-        let turn = Arc::new(Turn::default());
+    pub(super) fn submit(&self, mode: Mode, work: Box<dyn Work>) -> Result<(), StoreError> {
         let mut state = lock(&self.pool.state);
         if state.queue.len() >= QUEUE {
-            return Err(StoreError::Busy { waited_ms: u64::try_from(wait.as_millis()).unwrap_or(0) });
+            return Err(StoreError::Busy { waited_ms: 0 });
         }
-        state.queue.push_back((mode, work, Arc::clone(&turn)));
+        state.queue.push_back((mode, work));
         if state.idle < state.queue.len() && state.threads < self.pool.most {
             state.threads += 1;
             let pool = Arc::clone(&self.pool);
@@ -107,24 +89,7 @@ impl Postgres {
         }
         drop(state);
         self.pool.wake.notify_one();
-        Ok(turn)
-    }
-
-    /// Waits for the outcome: a bounded time for the turn, then as long as the thread's own limits allow.
-    pub(super) async fn answered<T, E: From<StoreError>>(
-        &self,
-        turn: Arc<Turn>,
-        mut receiver: oneshot::Receiver<Result<T, E>>,
-        options: &StoreOptions,
-    ) -> Result<T, E> {
-        let closed = || Err(StoreError::Closed.into());
-        match tokio::time::timeout(options.wait, &mut receiver).await {
-            Ok(answer) => answer.unwrap_or_else(|_| closed()),
-            Err(_) if turn.take(GIVEN_UP) => {
-                Err(StoreError::Busy { waited_ms: u64::try_from(options.wait.as_millis()).unwrap_or(0) }.into())
-            }
-            Err(_) => receiver.await.unwrap_or_else(|_| closed()),
-        }
+        Ok(())
     }
 }
 
@@ -168,7 +133,7 @@ fn serve(pool: &Pool) {
     let mut session = Session::new(runtime);
     loop {
         let mut state = lock(&pool.state);
-        let (mode, work, turn) = loop {
+        let (mode, work) = loop {
             if let Some(next) = state.queue.pop_front() {
                 break next;
             }
@@ -181,7 +146,8 @@ fn serve(pool: &Pool) {
             state.idle -= 1;
         };
         drop(state);
-        if turn.take(STARTED) && !work.abandoned() {
+        // From here on its caller waits for what the connection says, and is not told that the database is busy.
+        if work.start() {
             session.perform(pool, mode, work);
         }
     }

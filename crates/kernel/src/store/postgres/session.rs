@@ -14,7 +14,7 @@ use super::error::reason;
 use super::statements::Statements;
 use super::transaction::{OURS, OnPostgres};
 use super::{CONNECTING, Pool};
-use crate::failpoint::hit;
+use crate::failpoint::{check, fail, hit, told};
 use crate::store::work::{Verdict, Work};
 use crate::store::{Engine, Mode, StoreError, Tx};
 
@@ -58,6 +58,7 @@ impl Session {
     }
 
     fn connect(&mut self, pool: &Pool) -> Result<(), StoreError> {
+        check("store.connect", "session")?;
         let limit = pool.statement.min(CONNECTING);
         let connected = within(&self.runtime, limit, connect_to(&pool.address))?;
         let Connected { client, mut messages, direct, clock_ms } = connected;
@@ -76,6 +77,7 @@ impl Session {
         }
         pool.sync(clock_ms);
         self.link = Some(Link { client, direct, statements: Statements::default() });
+        hit("store.connected", "session");
         Ok(())
     }
 
@@ -92,6 +94,10 @@ impl Session {
         let mut outcome = Err(StoreError::Contention("gave up after several runs".into()));
         let mut reconnected = false;
         let label = work.label();
+        if fail("store.taken", "session") {
+            work.finish(Err(StoreError::Unavailable(told("store.taken", "session"))));
+            return;
+        }
         for run in 0..RUNS {
             if !self.is_alive() {
                 if let Err(error) = self.connect(pool) {
@@ -100,24 +106,31 @@ impl Session {
                 }
                 reconnected = true;
             }
+            // The one statement of such a transaction commits by itself.
+            if mode == Mode::Single && fail("commit.before", label) {
+                outcome = Err(StoreError::Unavailable(told("commit.before", label)));
+                break;
+            }
             let Some(mut link) = self.link.take() else { continue };
             let now = if pool.clock.is_manual() { pool.clock.now() } else { pool.now() };
             let mut database = OnPostgres::new(&self.runtime, &mut link, pool.statement, mode);
             let mut tx = Tx { database: &mut database, engine: Engine::Postgres, now, failed: None, woken: Vec::new() };
-            if mode == Mode::Single {
-                hit("commit.before", label);
-            }
             let verdict = work.run(&mut tx);
+            let mut given_up = false;
             let ended = match &verdict {
+                Verdict::Commit if mode == Mode::Write && fail("commit.before", label) => {
+                    database.undo();
+                    given_up = true;
+                    Err(StoreError::Unavailable(told("commit.before", label)))
+                }
                 Verdict::Commit => {
-                    if mode == Mode::Write {
-                        hit("commit.before", label);
-                    }
                     let committed = database.commit();
-                    if !matches!(mode, Mode::Read | Mode::Look) {
-                        hit("commit.after", label);
+                    let writes = !matches!(mode, Mode::Read | Mode::Look);
+                    if writes && committed.is_ok() && fail("commit.after", label) {
+                        Err(StoreError::Unknown(told("commit.after", label)))
+                    } else {
+                        committed
                     }
-                    committed
                 }
                 // The connection is given up below, and its transaction with it.
                 Verdict::Broken(StoreError::Unavailable(_) | StoreError::Unknown(_)) => Ok(()),
@@ -151,7 +164,7 @@ impl Session {
                     true
                 }
                 // A connection that died while it lay idle: nothing was committed, a fresh one may do.
-                StoreError::Unavailable(_) => !reconnected && !ran_too_long,
+                StoreError::Unavailable(_) => !reconnected && !ran_too_long && !given_up,
                 _ => false,
             };
             outcome = Err(error);
@@ -160,6 +173,7 @@ impl Session {
             }
         }
         work.finish(outcome);
+        hit("store.told", "session");
     }
 }
 
