@@ -100,6 +100,8 @@ struct Rule {
 pub(crate) struct Rules {
     rules: Vec<Rule>,
     last: u64,
+    /// When each silence that a 429 on purpose asked for is over, milliseconds.
+    silences: Vec<i64>,
 }
 
 impl Rules {
@@ -116,6 +118,16 @@ impl Rules {
 
     pub(crate) fn clear(&mut self) {
         self.rules.clear();
+    }
+
+    /// Notes that a 429 asked at `now` for so many seconds of silence.
+    pub(crate) fn asked_for_silence(&mut self, now: i64, seconds: u64) {
+        let ms = i64::try_from(seconds.saturating_mul(1000)).unwrap_or(i64::MAX);
+        self.silences.push(now.saturating_add(ms));
+    }
+
+    pub(crate) fn silences(&self) -> Vec<i64> {
+        self.silences.clone()
     }
 
     /// Takes what hits this call: all delays, and the oldest other fault.

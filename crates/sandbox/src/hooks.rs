@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::clock;
 use crate::options::{Delivery, Options};
-use crate::outbox::{Event, HookId, HookOutcome, HookState, Notice};
+use crate::outbox::{Event, HookId, HookOutcome, HookState, HookView, Notice};
 use crate::payments::Provider;
 use crate::truth::GtHook;
 use crate::world::{World, lock};
@@ -118,23 +118,38 @@ impl World {
         let headers = headers_of(hook.provider, forwarded);
         let (outcome, sent_at) = self.post(&hook.url, &headers, hook.body.clone()).await;
         let Some(status) = outcome.status else { return outcome };
+        self.answered(&hook, status, sent_at, outcome.took_ms);
+        outcome
+    }
+
+    /// Notes an attempt that somebody else made.
+    pub(crate) fn told(&self, id: HookId, status: u16) {
+        let found = lock(&self.hooks).get_mut(id).map(|hook| {
+            hook.attempts += 1;
+            hook.clone()
+        });
+        if let Some(hook) = found {
+            self.answered(&hook, status, clock::now_ms(), 0);
+        }
+    }
+
+    fn answered(&self, hook: &HookView, status: u16, sent_at: i64, took_ms: u64) {
         lock(&self.truth).hook(GtHook {
             provider: hook.provider,
             merchant: merchant(&self.options, hook.provider).to_owned(),
-            event_id: hook.event_id,
+            event_id: hook.event_id.clone(),
             body_hash: sha256_hex(&hook.body),
             status,
             sent_at,
-            answered_at: sent_at + i64::try_from(outcome.took_ms).unwrap_or(i64::MAX),
+            answered_at: sent_at + i64::try_from(took_ms).unwrap_or(i64::MAX),
         });
         let mut outbox = lock(&self.hooks);
-        if let Some(kept) = outbox.get_mut(id) {
+        if let Some(kept) = outbox.get_mut(hook.id) {
             kept.last_status = Some(status);
             if is_acknowledged(hook.provider, status) {
                 kept.state = HookState::Delivered;
             }
         }
-        outcome
     }
 
     /// Posts any bytes where this provider's webhooks go. Not logged as truth: the provider never said it.

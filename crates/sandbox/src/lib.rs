@@ -42,7 +42,7 @@ use tokio::net::TcpListener;
 
 pub use crate::faults::{Fault, FaultId, Target};
 pub use crate::options::{
-    BOT_TOKEN, CRYSTALPAY_LOGIN, CRYSTALPAY_SALT, CRYSTALPAY_SECRET, Delivery, HELEKET_MERCHANT_ID,
+    BOT_TOKEN, ByHand, CRYSTALPAY_LOGIN, CRYSTALPAY_SALT, CRYSTALPAY_SECRET, Delivery, HELEKET_MERCHANT_ID,
     HELEKET_PAYMENT_KEY, HELEKET_PAYOUT_KEY, Options, YOOKASSA_SECRET_KEY, YOOKASSA_SHOP_ID,
 };
 pub use crate::outbox::{HookId, HookKnobs, HookOutcome, HookState, HookView, Notice};
@@ -66,6 +66,7 @@ impl Sandbox {
     /// Fails when the address is taken or the truth file cannot be opened.
     pub async fn start(options: Options) -> Result<Sandbox, io::Error> {
         let listener = TcpListener::bind(options.listen).await?;
+        clock::hand_in(options.by_hand.clone());
         let base = format!("http://{}", listener.local_addr()?);
         let world = World::new(options, base)?;
         let router = door::router(world.clone());
@@ -168,6 +169,17 @@ impl Sandbox {
         lock(&self.world.hooks).views()
     }
 
+    /// One event, with its bytes and its state.
+    pub fn hook(&self, id: HookId) -> Option<HookView> {
+        lock(&self.world.hooks).get(id).cloned()
+    }
+
+    /// Notes an attempt that somebody else made with the event's bytes, and the status of its answer: part of the ground
+    /// truth like an attempt of our own. For whoever has no socket between the box and the shop.
+    pub fn told(&self, id: HookId, status: u16) {
+        self.world.told(id, status);
+    }
+
     /// Events that nobody acknowledged yet, oldest first.
     pub fn pending_hooks(&self) -> Vec<HookId> {
         lock(&self.world.hooks).pending()
@@ -231,6 +243,11 @@ impl Sandbox {
     /// Ends one fault.
     pub fn lift_fault(&self, id: FaultId) {
         lock(&self.world.faults).lift(id);
+    }
+
+    /// When each silence is over that a [`Fault::TooMany`] has asked for so far: milliseconds of the box's clock.
+    pub fn silences(&self) -> Vec<i64> {
+        lock(&self.world.faults).silences()
     }
 
     /// Ends all faults of the servers. The webhook knobs stay.

@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// The shop id of the sandbox at YooKassa.
 pub const YOOKASSA_SHOP_ID: &str = "900001";
@@ -29,6 +30,19 @@ pub enum Delivery {
     Auto,
     /// They wait in the outbox until the test sends them, in the order that the test likes.
     Manual,
+}
+
+/// The time and the dice of a simulated world, in the place of the machine's.
+///
+/// Only for a box on a runtime of one thread: both belong to the thread that starts it, and to every box on that thread.
+#[derive(Clone)]
+pub struct ByHand {
+    /// Now, in milliseconds since 1970, UTC.
+    pub now_ms: Arc<dyn Fn() -> i64 + Send + Sync>,
+    /// Lets so many milliseconds pass. Each call of an API takes some, as in life, and a delay takes no other time.
+    pub pass_ms: Arc<dyn Fn(u64) + Send + Sync>,
+    /// Ids and everything else that is random come from it.
+    pub seed: u64,
 }
 
 /// How a sandbox is set up. It has no `Debug`: credentials do not print.
@@ -71,6 +85,8 @@ pub struct Options {
     pub truth_file: Option<PathBuf>,
     /// Where customers reach the pay pages, if not at the listening address.
     pub public_url: Option<String>,
+    /// The time and the dice of a simulation; none is the machine's.
+    pub by_hand: Option<ByHand>,
 }
 
 impl Default for Options {
@@ -94,6 +110,7 @@ impl Default for Options {
             telegram_limits: false,
             truth_file: None,
             public_url: None,
+            by_hand: None,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The running program: database, workers, doors, and an orderly end.
 
 pub mod postgres;
+mod sender;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,21 +20,26 @@ use semel_kernel::keys;
 use semel_kernel::store::migrate::migrate;
 use semel_kernel::store::{Engine, Store, StoreError};
 use semel_kernel::supervise::Supervisor;
+use semel_shop::audit::{NightAudit, stops};
 use semel_shop::checkout::{SweepProvider, hints};
-use semel_shop::{Error, Shop, alerts, messages};
+use semel_shop::{Error, Shop, alerts, messages, safety};
 
 use crate::api::{Counters, Doors, Ready, Shared, hash_token, nobody, routes};
 use crate::server::{Base, Limits, TrustedProxies, base, serve};
 use crate::settings::Settings;
 use crate::{ROOMS, parts};
 
+use self::sender::Sender;
+
 const SWEEP: &str = "provider.sweep";
 const FORGET: &str = "keys.forget";
+const AUDIT: &str = "audit.night";
 
 /// The schedules of the program: each tick is one job or one deed, whatever number of copies runs.
 const SCHEDULES: &[Schedule] = &[
     Schedule { name: SWEEP, expression: "17 * * * *", catch_up: CatchUp::Once },
     Schedule { name: FORGET, expression: "41 3 * * *", catch_up: CatchUp::Skip },
+    Schedule { name: AUDIT, expression: "20 4 * * *", catch_up: CatchUp::Once },
 ];
 
 /// A program that is put together and not yet started.
@@ -133,6 +139,17 @@ impl App {
         if !applied.is_empty() {
             tracing::info!(steps = applied.len(), "database schema is up to date: {}", applied.join(", "));
         }
+        if let Some(mode) = safety::flows::open(&self.shop).await? {
+            tracing::warn!(
+                "SAFE MODE: the database was restored from a backup of {}. Nothing is sold, handed over or paid out before \
+                 `semel safe leave`; `semel safe status` says what waits for what",
+                mode.backup_at
+            );
+            safety::flows::begin(&self.shop, &mode).await.map_err(store_error)?;
+        }
+        // Before any work is taken: what was stopped stays so.
+        stops::refresh(&self.shop).await?;
+        messages::recall_silence(&self.shop).await?;
         let lost = self.workers.recover().await?;
         if lost > 0 {
             tracing::info!(jobs = lost, "took up jobs that an earlier run left");
@@ -143,6 +160,8 @@ impl App {
     /// Makes the doors usable for one command in this process: the schema is brought up to date and no work is started.
     pub async fn prepare_for_commands(&self) -> anyhow::Result<()> {
         migrate(&self.shop.store, ROOMS).await?;
+        safety::flows::open(&self.shop).await?;
+        stops::refresh(&self.shop).await?;
         if !crate::is_demo(&self.settings) {
             parts::refuse_demo(&self.shop.store).await?;
         }
@@ -188,13 +207,13 @@ impl App {
     async fn prepare_patiently(&self, stop: &CancellationToken) -> anyhow::Result<()> {
         let mut pause = Duration::from_millis(250);
         loop {
-            match self.prepare().await {
-                Ok(()) => {
-                    if !crate::is_demo(&self.settings) {
-                        parts::refuse_demo(&self.shop.store).await?;
-                    }
-                    return Ok(());
-                }
+            let of_demo = match self.prepare().await {
+                Ok(()) => parts::is_of_demo(&self.shop.store).await,
+                Err(error) => Err(error),
+            };
+            match of_demo {
+                Ok(true) if !crate::is_demo(&self.settings) => return parts::refuse_demo(&self.shop.store).await,
+                Ok(_) => return Ok(()),
                 Err(error) if error.is_passing() => {
                     tracing::error!(%error, "the database is not there yet; check SEMEL_DATABASE_URL and that it runs. Trying again");
                     tokio::select! {
@@ -211,6 +230,11 @@ impl App {
     fn start_work(&self) {
         for lane in self.workers.lanes().to_vec() {
             let (workers, shop) = (Arc::clone(&self.workers), self.shop.clone());
+            if let Some(sender) = Sender::of(lane, &workers, &shop, &self.owner, self.settings.job_lease) {
+                let sender = Arc::new(sender);
+                self.supervisor.spawn(lane, move |stop| Arc::clone(&sender).serve(stop));
+                continue;
+            }
             self.supervisor.spawn(lane, move |stop| Arc::clone(&workers).serve(lane, shop.clone(), stop));
         }
         let workers = Arc::clone(&self.workers);
@@ -230,7 +254,20 @@ impl App {
                 .await
             }
         });
+        self.follow_stops();
         self.meet_other_copies();
+    }
+
+    /// What another copy stops or releases counts here, too. An embedded database has no other copy.
+    fn follow_stops(&self) {
+        if self.shop.store.engine() == Engine::Sqlite {
+            return;
+        }
+        let shop = self.shop.clone();
+        self.supervisor.spawn("stops", move |stop| {
+            let shop = shop.clone();
+            async move { stops::follow(shop, stop.cancelled_owned()).await }
+        });
     }
 
     /// Copies that share a PostgreSQL tell each other of new work, where the owner gave an address to listen at.
@@ -326,6 +363,13 @@ pub fn proxy_warning(settings: &Settings) -> Option<String> {
     })
 }
 
+fn store_error(error: Error) -> StoreError {
+    match error {
+        Error::Store(error) => error,
+        other => StoreError::Statement(other.to_string()),
+    }
+}
+
 fn on_tick(
     tx: &mut semel_kernel::store::Tx,
     shop: &Shop,
@@ -341,6 +385,10 @@ fn on_tick(
         }
         FORGET => {
             keys::forget(tx)?;
+        }
+        AUDIT => {
+            let now = tx.now();
+            jobs::enqueue(tx, &NightAudit { tick: tick.millis() }, now, &shop.chance)?;
         }
         _ => {}
     }

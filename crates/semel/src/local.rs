@@ -17,6 +17,8 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+use semel_kernel::failpoint::{fail, hit, reach, told};
+
 use crate::settings::{DatabaseUrl, Settings};
 
 /// Where the socket of these settings' database is; none for PostgreSQL, where every command can open the database.
@@ -51,10 +53,20 @@ impl Door {
     /// Serves `app` on the socket at `path` until `stop`. The database's lock is held by this process, so a socket that
     /// lies there already belongs to nobody.
     pub fn open(path: PathBuf, app: Router, stop: CancellationToken) -> anyhow::Result<Door> {
+        if fail("file.clear", "socket") {
+            bail!(told("file.clear", "socket"));
+        }
         let _ = std::fs::remove_file(&path);
+        if fail("file.bind", "socket") {
+            bail!(told("file.bind", "socket"));
+        }
         let listener =
             UnixListener::bind(&path).with_context(|| format!("cannot open the owner's socket {}", path.display()))?;
+        if fail("file.bound", "socket") {
+            bail!(told("file.bound", "socket"));
+        }
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+        hit("file.private", "socket");
         tokio::spawn(async move {
             loop {
                 let accepted = tokio::select! {
@@ -62,6 +74,9 @@ impl Door {
                     accepted = listener.accept() => accepted,
                 };
                 let Ok((stream, _)) = accepted else { continue };
+                if reach("door.accepted", "socket").await {
+                    continue; // The command meets a connection that was closed at once.
+                }
                 let service = TowerToHyperService::new(app.clone());
                 tokio::spawn(async move {
                     let _ = hyper::server::conn::http1::Builder::new()
@@ -76,7 +91,9 @@ impl Door {
 
 impl Drop for Door {
     fn drop(&mut self) {
+        hit("file.remove", "socket");
         let _ = std::fs::remove_file(&self.path);
+        hit("file.removed", "socket");
     }
 }
 

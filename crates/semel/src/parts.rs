@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use semel_kernel::clock::{Chance, Clock};
 use semel_kernel::outbound::{Outbound, OutboundOptions};
-use semel_kernel::store::{Store, StoreOptions, StoreUrl};
+use semel_kernel::store::{Store, StoreError, StoreOptions, StoreUrl};
 use semel_money::BasisPoints;
 use semel_payments::{CrystalPay, Heleket, Provider, Rail, ReceiptSettings, YooKassa};
 use semel_shop::{EventsOut, Rules, Shop, ShopParts};
@@ -134,9 +134,13 @@ fn base(url: &url::Url) -> &str {
 
 /// A demo's database must never become a real one.
 pub async fn refuse_demo(store: &Store) -> anyhow::Result<()> {
-    let rows = store.rows("marks.demo", "select value from marks where name = 'demo'", &[]).await?;
-    if rows.is_empty() {
+    if !is_of_demo(store).await? {
         return Ok(());
     }
     bail!("this database was made by `semel demo` and is not for real money: point SEMEL_DATABASE_URL at another one")
+}
+
+/// Whether `semel demo` made this database.
+pub async fn is_of_demo(store: &Store) -> Result<bool, StoreError> {
+    Ok(!store.rows("marks.demo", "select value from marks where name = 'demo'", &[]).await?.is_empty())
 }

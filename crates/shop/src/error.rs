@@ -63,6 +63,12 @@ pub enum Error {
         /// What happened.
         text: String,
     },
+    /// Safe mode is on after a restore: nothing is sold or paid out now: 503.
+    #[error(
+        "safe mode: this shop was restored from a backup and sells and pays out nothing before its owner ends that; webhooks \
+         are taken as always"
+    )]
+    SafeMode,
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -80,6 +86,7 @@ impl Error {
             Self::TooManyUnpaid { .. } => "too-many-unpaid-orders",
             Self::ProviderRefused { .. } => "provider-refused",
             Self::ProviderAway { .. } => "provider-unavailable",
+            Self::SafeMode => "safe-mode",
             Self::Store(_) => "database-unavailable",
         }
     }
@@ -91,7 +98,7 @@ impl Error {
             Self::Invalid { .. } => 422,
             Self::Conflict(_) | Self::SoldOut { .. } | Self::Insufficient { .. } | Self::TooManyUnpaid { .. } => 409,
             Self::ProviderRefused { .. } => 502,
-            Self::ProviderAway { .. } => 503,
+            Self::ProviderAway { .. } | Self::SafeMode => 503,
             Self::Store(error) if error.is_passing() => 503,
             Self::Store(_) => 500,
         }
@@ -117,7 +124,7 @@ impl From<Error> for semel_kernel::jobs::JobError {
         use semel_kernel::jobs::{JobError, Outcome};
         match error {
             Error::Store(error) => error.into(),
-            Error::ProviderAway { .. } => JobError::Retry(error.to_string()),
+            Error::ProviderAway { .. } | Error::SafeMode => JobError::Retry(error.to_string()),
             other => JobError::DeadLetter { text: other.to_string(), outcome: Outcome::Failed },
         }
     }

@@ -13,8 +13,10 @@ pub mod events;
 pub mod ledger;
 pub mod messages;
 pub mod orders;
+pub mod owner_log;
 pub mod referrals;
 pub mod refunds;
+pub mod safety;
 mod shop;
 pub mod web;
 
@@ -38,6 +40,12 @@ pub const SHOP: Room = Room {
             name: "audit",
             sqlite: include_str!("../migrations/sqlite/0002_audit.sql"),
             postgres: include_str!("../migrations/postgres/0002_audit.sql"),
+        },
+        Migration {
+            number: 3,
+            name: "self_audit",
+            sqlite: include_str!("../migrations/sqlite/0003_self_audit.sql"),
+            postgres: include_str!("../migrations/postgres/0003_self_audit.sql"),
         },
     ],
 };

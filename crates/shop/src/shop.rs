@@ -12,7 +12,12 @@ use semel_money::{BasisPoints, Currency};
 use semel_payments::{Provider, Rail};
 use semel_telegram::Bot;
 
-use crate::Error;
+use crate::audit::stops::Stops;
+use crate::audit::{Gate, News};
+use crate::messages::DeliverMessage;
+use crate::refunds::RunRefund;
+use crate::safety::Safety;
+use crate::{Error, owner_log};
 
 /// The lanes of the shop's jobs: a slow one delays no other.
 pub struct Lanes;
@@ -64,7 +69,13 @@ pub struct Rules {
 
 /// A running shop. Cheap to clone; the context of its jobs.
 #[derive(Clone)]
-pub struct Shop(Arc<ShopParts>);
+pub struct Shop(Arc<Running>, Safety);
+
+struct Running {
+    parts: ShopParts,
+    stops: Stops,
+    news: News,
+}
 
 /// What a shop is made of.
 pub struct ShopParts {
@@ -87,19 +98,25 @@ pub struct ShopParts {
 impl std::ops::Deref for Shop {
     type Target = ShopParts;
     fn deref(&self) -> &ShopParts {
-        &self.0
+        &self.0.parts
     }
 }
 
 impl Shop {
     /// A shop of these parts.
     pub fn new(parts: ShopParts) -> Self {
-        Self(Arc::new(parts))
+        let running = Running { parts, stops: Stops::default(), news: News::default() };
+        Self(Arc::new(running), Safety::default())
     }
 
     /// Now, on the database's clock.
     pub fn now(&self) -> Time {
         self.store.now()
+    }
+
+    /// What this process knows about safe mode.
+    pub fn safety(&self) -> &Safety {
+        &self.1
     }
 
     /// The rail of `provider`, or an error that says how to get one.
@@ -114,14 +131,37 @@ impl Shop {
         self.bot.is_some()
     }
 
-    /// Runs `f` in a writing transaction.
+    /// What the self-audit stopped, as far as this process knows.
+    pub fn stops(&self) -> &Stops {
+        &self.0.stops
+    }
+
+    /// Runs `f` in a writing transaction. What it commits is looked at by the self-audit soon after; if it is the owner who
+    /// acts ([`owner_log::acting`]), the action's row in the log commits with it.
     pub async fn write<T, F>(&self, label: &'static str, mut f: F) -> Result<T, Error>
     where
         F: FnMut(&mut Tx, &Shop) -> Result<T, Error> + Send + 'static,
         T: Send + 'static,
     {
-        let shop = self.clone();
-        self.store.write(label, move |tx| f(tx, &shop)).await
+        let (shop, act) = (self.clone(), owner_log::current());
+        let of = act.clone();
+        let written: Result<(T, i64), Error> = self
+            .store
+            .write(label, move |tx| {
+                let value = f(tx, &shop)?;
+                let minute = shop.0.news.tell(tx, &shop, label)?;
+                if let Some(act) = &of {
+                    owner_log::flows::append(tx, act)?;
+                }
+                Ok::<_, Error>((value, minute))
+            })
+            .await;
+        let (value, minute) = written?;
+        self.0.news.told(minute);
+        if let Some(act) = act {
+            act.done();
+        }
+        Ok(value)
     }
 
     /// Runs `f` in a reading transaction.
@@ -149,7 +189,11 @@ impl Shop {
         let workers = crate::messages::jobs(workers);
         let workers = crate::events::jobs(workers);
         let workers = crate::orders::jobs(workers);
-        workers.with::<crate::alerts::Alert>().with::<crate::referrals::RewardReferrer>()
+        let workers = crate::safety::jobs(workers);
+        let workers = workers.with::<crate::alerts::Alert>().with::<crate::referrals::RewardReferrer>();
+        let workers = workers.with::<crate::audit::FreshAudit>().with::<crate::audit::NightAudit>();
+        // In place of the same kinds without a gate: money and goods that the self-audit stopped wait here.
+        workers.with::<Gate<DeliverMessage>>().with::<Gate<RunRefund>>()
     }
 }
 

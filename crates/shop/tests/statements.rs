@@ -3,11 +3,14 @@
 use semel_kernel::each_store;
 use semel_kernel::store::migrate;
 use semel_kernel::testing::TestStore;
-use semel_shop::{ROOMS, catalog, checkout, customers, events, ledger, messages, orders, referrals, refunds};
+use semel_shop::{
+    ROOMS, audit, catalog, checkout, customers, events, ledger, messages, orders, owner_log, referrals, refunds, safety,
+};
 
 each_store! { ROOMS;
     async fn every_statement_can_be_prepared(t: TestStore) {
         for statements in [
+            audit::STATEMENTS,
             catalog::STATEMENTS,
             checkout::STATEMENTS,
             customers::STATEMENTS,
@@ -15,8 +18,10 @@ each_store! { ROOMS;
             ledger::STATEMENTS,
             messages::STATEMENTS,
             orders::STATEMENTS,
+            owner_log::STATEMENTS,
             referrals::STATEMENTS,
             refunds::STATEMENTS,
+            safety::STATEMENTS,
         ] {
             assert!(!statements.is_empty());
             t.prepare(statements).await;

@@ -204,7 +204,7 @@ impl YooKassa {
                 Ok(seen) => page.items.push(seen),
                 Err(why) => {
                     let id = answer::excerpt(refund.text("id").unwrap_or("a refund without id"));
-                    page.unreadable.push(format!("{id}: {why}"));
+                    page.unreadable.push(format!("{id}: {}", answer::excerpt(&why)));
                 }
             }
         }

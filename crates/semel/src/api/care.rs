@@ -16,10 +16,11 @@ use semel_kernel::jobs::{self, JobId};
 use semel_shop::audit;
 use semel_shop::checkout::{self, PaymentId};
 use semel_shop::web::{Problem, Strict};
-use semel_shop::{Error, Shop};
+use semel_shop::{Error, owner_log};
 
 use super::Doors;
 use super::auth::{Caller, Scope, hash_token};
+use super::safe::take_copy;
 
 pub(super) fn routes(trusted: bool) -> Router<Doors> {
     let router = Router::new()
@@ -30,30 +31,32 @@ pub(super) fn routes(trusted: bool) -> Router<Doors> {
         .route("/api/v1/jobs/{id}/retry", post(retry))
         .route("/api/v1/payments/{id}/replay", post(replay_payment))
         .route("/api/v1/verify", get(verify));
-    // Tokens are made where the machine is: a stolen token must not be able to make more of its kind.
+    // Tokens are made where the machine is: a stolen token must not be able to make more of its kind. A copy of the database
+    // is written to where its owner says.
     if trusted {
         return router
             .route("/api/v1/tokens", post(create_token).get(list_tokens))
-            .route("/api/v1/tokens/{id}/revoke", post(revoke_token));
+            .route("/api/v1/tokens/{id}/revoke", post(revoke_token))
+            .route("/api/v1/backup", post(take_copy));
     }
     router
 }
 
-const PAGE: i64 = 50;
-const LONGEST_PAGE: i64 = 200;
+pub(super) const PAGE: i64 = 50;
+pub(super) const LONGEST_PAGE: i64 = 200;
 const JOB_STATES: &[&str] = &["ready", "running", "done", "dead", "cancelled", "parked"];
 const INBOX_STATES: &[&str] = &["received", "applied", "ignored", "quarantined"];
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Page {
+pub(super) struct Page {
     state: Option<String>,
     cursor: Option<String>,
     limit: Option<i64>,
 }
 
 impl Page {
-    fn limit(&self) -> Result<i64, Error> {
+    pub(super) fn limit(&self) -> Result<i64, Error> {
         let limit = self.limit.unwrap_or(PAGE);
         if (1..=LONGEST_PAGE).contains(&limit) {
             return Ok(limit);
@@ -62,7 +65,7 @@ impl Page {
     }
 
     /// The state that is asked for: a misspelt one must not look like an empty list.
-    fn state(&self, known: &[&str]) -> Result<Option<String>, Error> {
+    pub(super) fn state(&self, known: &[&str]) -> Result<Option<String>, Error> {
         match &self.state {
             Some(word) if !known.contains(&word.as_str()) => {
                 Err(misfit("state", format!("{word:.40} is not one of {}", known.join(", "))))
@@ -72,7 +75,7 @@ impl Page {
     }
 
     /// Where the page before ended, if it looks like one of ours.
-    fn cursor(&self, sound: impl Fn(&str) -> bool) -> Result<Option<String>, Error> {
+    pub(super) fn cursor(&self, sound: impl Fn(&str) -> bool) -> Result<Option<String>, Error> {
         match self.cursor.as_deref().filter(|cursor| !cursor.is_empty()) {
             Some(cursor) if !sound(cursor) => Err(misfit("cursor", "give the next_cursor of the page before".into())),
             cursor => Ok(cursor.map(str::to_owned)),
@@ -80,11 +83,11 @@ impl Page {
     }
 }
 
-fn misfit(field: &str, reason: String) -> Error {
+pub(super) fn misfit(field: &str, reason: String) -> Error {
     Error::Invalid { field: field.to_owned(), reason }
 }
 
-fn page(mut items: Vec<Value>, limit: i64) -> Response {
+pub(super) fn page(mut items: Vec<Value>, limit: i64) -> Response {
     let wanted = usize::try_from(limit).unwrap_or(50);
     let more = items.len() > wanted;
     items.truncate(wanted);
@@ -112,20 +115,16 @@ async fn list_inbox(State(doors): State<Doors>, Query(asked): Query<Page>) -> Re
 async fn replay_inbox(State(doors): State<Doors>, Path(id): Path<String>) -> Result<Response, Problem> {
     let id = InboxId::parse(&id).ok_or_else(|| not_there("notice", &id))?;
     let of = id.clone();
-    let reopened = doors
+    doors
         .shop
         .write("inbox.replay", move |tx, shop| {
             let notice = inbox::find(tx, &of)?.ok_or_else(|| Error::NotFound { what: "notice", id: of.to_string() })?;
-            let reopened = notice.state == "received" || inbox::reopen(tx, &of)?;
-            if reopened {
-                checkout::hints::look_again(tx, shop, &of)?;
+            if notice.state != "received" && !inbox::reopen(tx, &of)? {
+                return Err(Error::Conflict("a later notice of the same event is live; replay that one".into()));
             }
-            Ok(reopened)
+            checkout::hints::look_again(tx, shop, &of)
         })
         .await?;
-    if !reopened {
-        return Err(Problem::conflict("a later notice of the same event is live; replay that one"));
-    }
     Ok((StatusCode::ACCEPTED, Json(json!({ "id": id, "state": "received" }))).into_response())
 }
 
@@ -154,23 +153,20 @@ async fn retry(
     let job = JobId::parse(&id).ok_or_else(|| not_there("job", &id))?;
     let actor = caller.map_or_else(|| "api".to_owned(), |Extension(caller)| caller.id);
     let lanes = doors.lanes.clone();
-    let retried = doors
+    doors
         .shop
         .write("jobs.retry", move |tx, _| {
             if jobs::retry(tx, &job, &lanes, &actor)? {
-                return Ok(true);
+                return Ok(());
             }
-            match jobs::why(tx, &job)? {
-                Some(_) => Ok(false),
-                None => Err(Error::NotFound { what: "job", id: job.to_string() }),
-            }
+            Err(match jobs::why(tx, &job)? {
+                Some(_) => Error::Conflict(
+                    "this job runs, is due already or is done: only a job that waits or died is retried".into(),
+                ),
+                None => Error::NotFound { what: "job", id: job.to_string() },
+            })
         })
         .await?;
-    if !retried {
-        return Err(Problem::conflict(
-            "this job runs, is due already or is done: only a job that waits or died is retried",
-        ));
-    }
     Ok((StatusCode::ACCEPTED, Json(json!({ "id": id, "state": "ready" }))).into_response())
 }
 
@@ -222,16 +218,18 @@ async fn create_token(State(doors): State<Doors>, Strict(new): Strict<NewToken>)
     let secret: [u8; 32] = doors.shop.chance.bytes();
     let token = format!("semel_{}", hex::encode(secret));
     let (hash, scopes, name) = (hash_token(&token), new.scopes.join(","), new.name.clone());
-    let id = doors
+    let id = new_id("tok", doors.shop.now(), &doors.shop.chance);
+    owner_log::about(&id);
+    let of = id.clone();
+    doors
         .shop
-        .write("tokens.create", move |tx, shop: &Shop| {
+        .write("tokens.create", move |tx, _| {
             let now = tx.now();
-            let id = new_id("tok", now, &shop.chance);
             tx.execute(
                 "insert into tokens (id, name, hash, scopes, created_at) values ($1, $2, $3, $4, $5)",
-                args![&id, &name, &hash, &scopes, now],
+                args![&of, &name, &hash, &scopes, now],
             )?;
-            Ok::<_, Error>(id)
+            Ok::<_, Error>(())
         })
         .await?;
     let body = json!({ "id": id, "name": new.name, "scopes": new.scopes, "token": token });
@@ -260,21 +258,20 @@ async fn list_tokens(State(doors): State<Doors>) -> Result<Response, Problem> {
 
 async fn revoke_token(State(doors): State<Doors>, Path(id): Path<String>) -> Result<Response, Problem> {
     let of = id.clone();
-    let revoked = doors
+    doors
         .shop
         .write("tokens.revoke", move |tx, _| {
             let now = tx.now();
-            Ok::<_, Error>(
-                tx.execute("update tokens set revoked_at = $2 where id = $1 and revoked_at is null", args![&of, now])?,
-            )
+            let sql = "update tokens set revoked_at = $2 where id = $1 and revoked_at is null";
+            if tx.execute(sql, args![&of, now])? == 0 {
+                return Err(Error::NotFound { what: "token", id: format!("{of:.80}") });
+            }
+            Ok(())
         })
         .await?;
-    if revoked == 0 {
-        return Err(not_there("token", &id));
-    }
     Ok(Json(json!({ "id": id, "revoked": true })).into_response())
 }
 
-fn not_there(what: &'static str, id: &str) -> Problem {
+pub(super) fn not_there(what: &'static str, id: &str) -> Problem {
     Error::NotFound { what, id: format!("{id:.80}") }.into()
 }

@@ -11,6 +11,8 @@ use axum::{Json, Router};
 use http::StatusCode;
 use serde_json::json;
 
+use semel_shop::safety;
+
 use super::Doors;
 
 /// Whether the schema is up to date and work may begin.
@@ -55,12 +57,23 @@ async fn ready(State(doors): State<Doors>) -> Response {
         .map(|task| json!({ "name": task.name, "state": task.state.as_str(), "restarts": task.restarts, "last_error": task.last_error }))
         .collect();
     let good = open && database.is_ok();
-    let reason = match (&database, open) {
-        (Err(error), _) => Some(error.clone()),
-        (_, false) => Some("the program is starting or stopping".to_owned()),
+    // Money is acknowledged in safe mode as always, so the program is ready; what it does not do stands beside.
+    let safe_mode = if good { safety::flows::mode(&doors.shop).await.ok().flatten() } else { None };
+    let reason = match (&database, open, &safe_mode) {
+        (Err(error), _, _) => Some(error.clone()),
+        (_, false, _) => Some("the program is starting or stopping".to_owned()),
+        (_, _, Some(mode)) => Some(format!(
+            "restored from a backup of {}: nothing is sold, handed over or paid out; see `semel safe status`",
+            mode.backup_at
+        )),
         _ => None,
     };
     let status = if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let body = json!({ "status": if good { "ready" } else { "not ready" }, "reason": reason, "tasks": tasks });
+    let word = match (good, &safe_mode) {
+        (true, Some(_)) => "safe mode",
+        (true, None) => "ready",
+        (false, _) => "not ready",
+    };
+    let body = json!({ "status": word, "reason": reason, "tasks": tasks });
     (status, Json(body)).into_response()
 }

@@ -12,6 +12,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use http::{Method, StatusCode};
 use sha2::{Digest, Sha256};
 
+use semel_kernel::failpoint::{reach, told};
 use semel_kernel::ids::new_id;
 use semel_kernel::keys::{self, Key, Standing};
 use semel_shop::web::{KeyInHand, Problem};
@@ -125,10 +126,21 @@ pub(super) async fn once(State(doors): State<Doors>, request: Request, next: Nex
     };
     let mut request = Request::from_parts(parts, Body::from(body));
     request.extensions_mut().insert(KeyInHand { key: key.clone(), resume });
+    if reach("request.claimed", "key").await {
+        return Err(broken("request.claimed"));
+    }
     let answer = next.run(request).await;
+    if reach("request.answered", "key").await {
+        return Err(broken("request.answered"));
+    }
     let answer = keep(&doors, &key, answer).await;
     drop(held);
     answer
+}
+
+/// What a failpoint makes of a request whose key is claimed: a repeat goes on with what was begun.
+fn broken(place: &str) -> Problem {
+    Problem::unavailable(SOON).with_detail(told(place, "key"))
 }
 
 fn text_of(headers: &http::HeaderMap) -> String {

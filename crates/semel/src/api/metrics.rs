@@ -71,12 +71,17 @@ const LEVELS: &[(&str, &str, &str)] = &[
     (
         "semel_stock",
         "Units on the shelf, by product",
-        "select product, state, count(*) from units where state = 'available' group by product, state",
+        "select product, state, count(*) from units where state = 'available' and held_back_at is null group by product, state",
     ),
     (
         "semel_suspense",
         "Payments that belong to nobody yet",
         "select provider, state, count(*) from suspense where state = 'open' group by provider, state",
+    ),
+    (
+        "semel_stops",
+        "Broken promises that the owner has not released, by what they stop",
+        "select flows, state, count(*) from audit_stops where state = 'open' group by flows, state",
     ),
     (
         "semel_messages_unknown",

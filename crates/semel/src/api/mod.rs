@@ -1,11 +1,14 @@
 //! The HTTP contract: webhooks in, the API, health, metrics.
 
+mod audit;
 mod auth;
 mod care;
+mod door;
 mod health;
 mod idempotency;
 mod metrics;
 mod openapi;
+mod safe;
 mod webhooks;
 
 use std::sync::Arc;
@@ -81,6 +84,9 @@ pub fn routes(doors: &Doors, trusted: bool) -> Router {
     let mut api = Router::new()
         .merge(features)
         .merge(care::routes(trusted).with_state(doors.clone()))
+        .merge(safe::routes().with_state(doors.clone()))
+        .merge(audit::routes().with_state(doors.clone()))
+        .layer(from_fn_with_state(doors.clone(), door::watch))
         .layer(map_response(as_problem))
         .layer(from_fn_with_state(doors.clone(), idempotency::once));
     let mut watched = Router::new().merge(metrics::routes().with_state(doors.clone()));

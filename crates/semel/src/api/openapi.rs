@@ -43,6 +43,8 @@ mod tests {
         ("semel_shop::customers::http", include_str!("../../../shop/src/customers/http.rs")),
         ("semel_shop::orders::http", include_str!("../../../shop/src/orders/http.rs")),
         ("care", CARE),
+        ("safe", include_str!("safe.rs")),
+        ("audit", include_str!("audit.rs")),
         ("metrics", include_str!("metrics.rs")),
         ("webhooks", include_str!("webhooks.rs")),
         ("health", include_str!("health.rs")),
@@ -281,6 +283,7 @@ mod tests {
             Error::TooManyUnpaid { open: 5 },
             Error::ProviderRefused { provider: text(), text: text() },
             Error::ProviderAway { provider: text(), text: text() },
+            Error::SafeMode,
         ];
         let problems = [
             Problem::bad_request(""),
@@ -297,8 +300,8 @@ mod tests {
         ];
         let said = errors.into_iter().map(Problem::from).chain(problems);
         let mut wanted: BTreeSet<String> = said.map(|problem| format!("/problems/{}", problem.type_slug)).collect();
-        // These are made where they arise: by the reader of bodies, the server, and the keeper of keys.
-        let elsewhere = ["malformed-json", "method-not-allowed"];
+        // These are made where they arise: by the reader of bodies, the server, the self-audit's door, and the keeper of keys.
+        let elsewhere = ["malformed-json", "method-not-allowed", "stopped"];
         let of_keys = ["idempotency-key-needed", "idempotency-key-busy", "idempotency-key-reused"];
         wanted.extend(elsewhere.iter().chain(&of_keys).map(|slug| format!("/problems/{slug}")));
         let document = parsed();

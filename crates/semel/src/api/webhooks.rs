@@ -12,7 +12,7 @@ use axum::{Extension, Json};
 use http::{HeaderMap, StatusCode};
 
 use semel_kernel::clock::Stopwatch;
-use semel_kernel::failpoint::hit;
+use semel_kernel::failpoint::{reach, told};
 use semel_payments::{Provider, Rejected};
 use semel_shop::checkout::hints;
 use semel_shop::web::Problem;
@@ -66,12 +66,16 @@ async fn receive(
     }
     let event = hint.event_id.clone();
     let notice = hints::notice(rail, hint, body.to_vec(), kept(&headers), peer.map(|ip| ip.to_string()));
-    hit("webhook.verified", provider.as_str());
+    if reach("webhook.verified", provider.as_str()).await {
+        return Err(broken(&doors, provider, "webhook.verified"));
+    }
     match tokio::time::timeout(ANSWER_WITHIN, doors.intake.accept(notice)).await {
         Ok(Ok(receipt)) => {
+            if reach("webhook.durable", provider.as_str()).await {
+                return Err(broken(&doors, provider, "webhook.durable"));
+            }
             doors.counters.webhook(provider, "accepted");
             tracing::info!(event.id = %event, ?receipt, took_ms = watch.millis(), "webhook of {} is durable", provider.as_str());
-            hit("webhook.durable", provider.as_str());
             // Answer 200 only after the commit: the provider stops resending when we do.
             Ok((StatusCode::OK, Json(serde_json::json!({ "ok": true }))).into_response())
         }
@@ -87,6 +91,12 @@ async fn receive(
                 .with_detail("the database did not answer in time; send it again"))
         }
     }
+}
+
+/// What a failpoint makes the door answer: the provider sends it again.
+fn broken(doors: &Doors, provider: Provider, place: &str) -> Problem {
+    doors.counters.webhook(provider, "unavailable");
+    Problem::unavailable(Duration::from_secs(5)).with_detail(told(place, provider.as_str()))
 }
 
 fn refuse(doors: &Doors, provider: Provider, rejected: &Rejected) -> Problem {

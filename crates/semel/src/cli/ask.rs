@@ -11,9 +11,10 @@ use serde_json::{Value, json};
 
 use semel_kernel::clock::{Chance, Clock};
 use semel_kernel::ids::new_id;
+use semel_kernel::store::Store;
 use semel_shop::audit;
 
-use super::{InboxVerb, JobVerb, OrderVerb, PaymentVerb, ProductVerb, StockVerb, TokenVerb, Verb, out};
+use super::{InboxVerb, JobVerb, OrderVerb, PaymentVerb, ProductVerb, StockVerb, TokenVerb, Verb, out, safe};
 use crate::app::App;
 use crate::local::{self, Program};
 use crate::parts;
@@ -23,19 +24,21 @@ use crate::settings::Loaded;
 const PART_BYTES: usize = 120 * 1024;
 const PART_ITEMS: usize = 1_000;
 
-struct Asker {
+pub(super) struct Asker {
     program: Program,
+    /// The database that the command itself writes to, where copies of the program want to hear of it.
+    shared: Option<Store>,
 }
 
 impl Asker {
     /// A command that only looks at what is there has nothing to do with a new, empty database; `adds` tells one that
     /// may begin it.
-    async fn of(loaded: Loaded, adds: bool) -> anyhow::Result<Self> {
+    pub(super) async fn of(loaded: Loaded, adds: bool) -> anyhow::Result<Self> {
         let settings = loaded.settings;
         if let Some(socket) = local::socket_path(&settings)
             && local::is_running(&socket).await
         {
-            return Ok(Self { program: Program::Running(socket) });
+            return Ok(Self { program: Program::Running(socket), shared: None });
         }
         if let Some(path) = local::missing_database(&settings) {
             let path = path.display();
@@ -46,16 +49,27 @@ impl Asker {
             out::complain(&format!("there was no database at {path}; this makes a new, empty one"));
         }
         let store = parts::open_store(&settings, Clock::system())?;
+        let shared = settings.database_listen_url.is_some().then(|| store.clone());
         let app = App::build(settings, store, Chance::system())?;
         app.prepare_for_commands().await?;
-        Ok(Self { program: Program::Here(Box::new(app.router(true))) })
+        if let Some(store) = &shared {
+            store.note_wakes();
+        }
+        Ok(Self { program: Program::Here(Box::new(app.router(true))), shared })
     }
 
-    async fn get(&self, path: &str) -> anyhow::Result<Value> {
+    /// Copies that hear each other seldom look by themselves, so the command tells them what it wrote before it ends.
+    pub(super) async fn tell_copies(&self) {
+        if let Some(store) = &self.shared {
+            store.tell_once(&new_id("cli", Clock::system().now(), &Chance::system())).await;
+        }
+    }
+
+    pub(super) async fn get(&self, path: &str) -> anyhow::Result<Value> {
         self.program.ask(Method::GET, path, None, "").await?.json()
     }
 
-    async fn post(&self, path: &str, body: Value) -> anyhow::Result<Value> {
+    pub(super) async fn post(&self, path: &str, body: Value) -> anyhow::Result<Value> {
         let key = new_id("cli", Clock::system().now(), &Chance::system());
         self.program.ask(Method::POST, path, Some(body), &key).await?.json()
     }
@@ -65,12 +79,20 @@ impl Asker {
 pub async fn ask(loaded: Loaded, verb: Verb) -> anyhow::Result<ExitCode> {
     let adds = matches!(
         verb,
-        Verb::Product(ProductVerb::Create { .. }) | Verb::Stock(_) | Verb::Token(TokenVerb::Create { .. })
+        Verb::Product(ProductVerb::Create { .. })
+            | Verb::Stock(StockVerb::Import { .. })
+            | Verb::Token(TokenVerb::Create { .. })
     );
     let asker = Asker::of(loaded, adds).await?;
+    let outcome = answer(&asker, verb).await;
+    asker.tell_copies().await;
+    outcome
+}
+
+async fn answer(asker: &Asker, verb: Verb) -> anyhow::Result<ExitCode> {
     match verb {
-        Verb::Verify { at_rest } => verify(&asker, at_rest).await,
-        Verb::Order(verb) => order(&asker, verb).await,
+        Verb::Verify { at_rest } => verify(asker, at_rest).await,
+        Verb::Order(verb) => order(asker, verb).await,
         Verb::Payment(PaymentVerb::Replay { id }) => {
             let answer = asker.post(&format!("/api/v1/payments/{id}/replay"), json!({})).await?;
             out::lines(&format!("payment {id} is {}; {} came in", text(&answer["status"]), money(&answer["received"])))
@@ -80,11 +102,13 @@ pub async fn ask(loaded: Loaded, verb: Verb) -> anyhow::Result<ExitCode> {
                 asker.post(&format!("/api/v1/payments/{provider_payment}/assign"), json!({ "order": order })).await?;
             out::lines(&format!("assigned; order {order} is {}", text(&answer["status"])))
         }
-        Verb::Product(verb) => product(&asker, verb).await,
-        Verb::Stock(StockVerb::Import { product, file }) => import(&asker, &product, &file).await,
-        Verb::Job(verb) => job(&asker, verb).await,
-        Verb::Inbox(verb) => inbox(&asker, verb).await,
-        Verb::Token(verb) => token(&asker, verb).await,
+        Verb::Product(verb) => product(asker, verb).await,
+        Verb::Stock(StockVerb::Import { product, file }) => import(asker, &product, &file).await,
+        Verb::Stock(StockVerb::Release { product, all: _, reason }) => safe::release(asker, product, reason).await,
+        Verb::Safe(verb) => safe::safe(asker, verb).await,
+        Verb::Job(verb) => job(asker, verb).await,
+        Verb::Inbox(verb) => inbox(asker, verb).await,
+        Verb::Token(verb) => token(asker, verb).await,
         _ => anyhow::bail!("this command needs no program"),
     }
 }
@@ -348,15 +372,15 @@ async fn token(asker: &Asker, verb: TokenVerb) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn rows(answer: &Value, row: impl Fn(&Value) -> Vec<String>) -> Vec<Vec<String>> {
+pub(super) fn rows(answer: &Value, row: impl Fn(&Value) -> Vec<String>) -> Vec<Vec<String>> {
     answer["items"].as_array().into_iter().flatten().map(row).collect()
 }
 
-fn join(values: &[Value]) -> String {
+pub(super) fn join(values: &[Value]) -> String {
     values.iter().map(text).collect::<Vec<_>>().join(", ")
 }
 
-fn text(value: &Value) -> String {
+pub(super) fn text(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Null => String::new(),

@@ -1,5 +1,6 @@
 //! `semel init`: a first settings file, with nothing in it that the program would refuse.
 
+use std::fs::File;
 use std::io::{IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use anyhow::Context;
 use clap::Args;
 
 use semel_kernel::clock::Chance;
+use semel_kernel::failpoint::{fail, hit, told};
 
 use super::out;
 use crate::settings::{parse_bot_token, parse_ids, parse_public_url};
@@ -33,7 +35,12 @@ pub struct InitArgs {
 /// Writes the file.
 pub async fn init(args: InitArgs, config: Option<&PathBuf>) -> anyhow::Result<ExitCode> {
     let path = config.cloned().unwrap_or_else(|| PathBuf::from("semel.toml"));
-    anyhow::ensure!(args.force || !path.exists(), "{} is there already; --force replaces it", path.display());
+    let force = args.force;
+    let is_free = || -> anyhow::Result<()> {
+        anyhow::ensure!(force || !path.exists(), "{} is there already; --force replaces it", path.display());
+        Ok(())
+    };
+    is_free()?;
     let bot_token = answer(&BOT_TOKEN, args.bot_token)?;
     let owner = answer(&OWNER_ID, args.owner_id)?;
     let public_url = answer(&PUBLIC_URL, args.public_url)?;
@@ -58,9 +65,8 @@ pub async fn init(args: InitArgs, config: Option<&PathBuf>) -> anyhow::Result<Ex
         text.push_str(&format!("admin_ids = {ids:?}\n"));
     }
     text.push_str("\n# A provider is enabled by its values, for example:\n# [yookassa]\n# shop_id = \"100500\"\n# secret_key = \"live_…\"\n");
-    if args.force {
-        let _ = std::fs::remove_file(&path);
-    }
+    // The questions may have taken their time.
+    is_free()?;
     write_private(&path, &text).with_context(|| format!("cannot write {}", path.display()))?;
     let named = config.map(|path| format!(" --config {}", path.display())).unwrap_or_default();
     out::lines(&format!(
@@ -69,11 +75,54 @@ pub async fn init(args: InitArgs, config: Option<&PathBuf>) -> anyhow::Result<Ex
     ))
 }
 
-/// Writes a new file. It holds secrets: for its owner only, from the first byte.
+/// Puts a file with this text at `path`: the whole of it, or what was there before stays. It holds secrets, so it is for its
+/// owner only from the first byte.
 fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    let fresh = PathBuf::from(name);
+    let written = write_fresh(&fresh, text).and_then(|()| put_in_place(&fresh, path));
+    if written.is_err() {
+        let _ = std::fs::remove_file(&fresh);
+    }
+    written
+}
+
+/// Writes a file that did not exist before. What lies there was left by a run that died.
+fn write_fresh(fresh: &Path, text: &str) -> std::io::Result<()> {
+    if fail("file.create", "settings") {
+        return Err(says_so("file.create"));
+    }
+    let _ = std::fs::remove_file(fresh);
+    let mut file = File::options().write(true).create_new(true).mode(0o600).open(fresh)?;
+    if fail("file.created", "settings") {
+        return Err(says_so("file.created"));
+    }
     file.write_all(text.as_bytes())?;
-    file.sync_all()
+    if fail("file.written", "settings") {
+        return Err(says_so("file.written"));
+    }
+    file.sync_all()?;
+    if fail("file.synced", "settings") {
+        return Err(says_so("file.synced"));
+    }
+    Ok(())
+}
+
+/// Renames the whole file to its place. Only the synced folder makes that outlive a power cut.
+fn put_in_place(fresh: &Path, path: &Path) -> std::io::Result<()> {
+    std::fs::rename(fresh, path)?;
+    if fail("file.renamed", "settings") {
+        return Err(says_so("file.renamed"));
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
+    hit("file.placed", "settings");
+    Ok(())
+}
+
+fn says_so(place: &str) -> std::io::Error {
+    std::io::Error::other(told(place, "settings"))
 }
 
 /// One value that is asked for.
@@ -136,4 +185,42 @@ fn prompt(question: &Question) -> anyhow::Result<String> {
     let read = std::io::stdin().read_line(&mut typed)?;
     anyhow::ensure!(read > 0, "the terminal was closed before {} was answered", question.flag);
     Ok(typed.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(folder).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
+    }
+
+    #[test]
+    fn settings_are_replaced_whole_and_nothing_lies_beside_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("semel.toml");
+        // Left by a run that died, and readable for everybody.
+        std::fs::write(folder.path().join("semel.toml.new"), "half of").unwrap();
+        for text in ["first = 1\n", "second = 2\n"] {
+            write_private(&path, text).unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+            assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+            assert_eq!(names(folder.path()), ["semel.toml"]);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_put_in_place_leaves_everything_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("semel.toml");
+        // A folder with something in it is not replaced by a file.
+        std::fs::create_dir(&path).unwrap();
+        std::fs::write(path.join("kept"), "").unwrap();
+        assert!(write_private(&path, "first = 1\n").is_err());
+        assert_eq!(names(folder.path()), ["semel.toml"]);
+        assert_eq!(names(&path), ["kept"]);
+    }
 }

@@ -1,10 +1,15 @@
 //! The command line: one sentence and an exit code for everything that is wrong.
 
 mod ask;
+mod audit;
+mod backup;
 mod demo;
 mod doctor;
+mod failpoints;
 mod init;
 mod out;
+mod restore;
+mod safe;
 mod sandbox;
 mod serve;
 
@@ -59,6 +64,16 @@ enum Verb {
         #[arg(long)]
         at_rest: bool,
     },
+    /// The self-audit, and the log of your own actions
+    #[command(subcommand)]
+    Audit(AuditVerb),
+    /// Write the whole database into one encrypted file; the program may run meanwhile
+    Backup(backup::BackupArgs),
+    /// Make a database of a backup; it begins in safe mode
+    Restore(restore::RestoreArgs),
+    /// Safe mode after a restore: what waits for what, and the way out of it
+    #[command(subcommand)]
+    Safe(SafeVerb),
     /// Look at orders and help them by hand
     #[command(subcommand)]
     Order(OrderVerb),
@@ -80,6 +95,11 @@ enum Verb {
     /// Bearer tokens of the API
     #[command(subcommand)]
     Token(TokenVerb),
+    /// List the places at which a test build can be broken on purpose
+    ///
+    /// One name a line, `place:label`. A build with the feature `failpoints` does at them what SEMEL_FAILPOINT says, such as
+    /// `commit.before:payment.confirm#2=kill`; the actions are kill, error, delay(MS), panic and cancel. A release does nothing.
+    Failpoints,
 }
 
 #[derive(Args)]
@@ -100,6 +120,41 @@ enum ConfigVerb {
     },
     /// A settings file with every setting, commented
     Example,
+}
+
+#[derive(Subcommand)]
+enum AuditVerb {
+    /// Check the log of your actions from its first entry on; ends with 3 when it is broken
+    ///
+    /// Prints the head of the chain. Write it down elsewhere: given back as --anchor it proves that nobody wrote the log anew.
+    Verify {
+        /// A head that was printed before
+        #[arg(long, value_name = "HASH")]
+        anchor: Option<String>,
+    },
+    /// Your actions, the newest first
+    List {
+        /// How many
+        #[arg(long, default_value = "20", value_parser = page_size, allow_negative_numbers = true)]
+        limit: u32,
+    },
+    /// What the self-audit found broken, the newest first
+    Stops {
+        /// Only those in this state: open, released
+        #[arg(long)]
+        state: Option<String>,
+        /// How many
+        #[arg(long, default_value = "20", value_parser = page_size, allow_negative_numbers = true)]
+        limit: u32,
+    },
+    /// Let what a broken promise stopped go on
+    Release {
+        /// The stop's id
+        stop: String,
+        /// Why it may go on; stands in the log
+        #[arg(long)]
+        reason: String,
+    },
 }
 
 #[derive(Subcommand)]
@@ -135,7 +190,7 @@ enum OrderVerb {
         /// How much, as in 499.00; all that is left when missing
         #[arg(long)]
         amount: Option<String>,
-        /// `balance` or `provider`
+        /// `balance`, `provider`, or `made`: only book what was given back in the provider's cabinet
         #[arg(long, default_value = "balance")]
         to: String,
         /// Where crypto goes back to, as the payer names it
@@ -190,6 +245,41 @@ enum StockVerb {
         product: String,
         /// The file; `-` reads standard input
         file: PathBuf,
+    },
+    /// Sell units again that a restore holds back: only if nobody bought them after the backup
+    Release {
+        /// The product's id
+        #[arg(required_unless_present = "all")]
+        product: Option<String>,
+        /// Those of every product
+        #[arg(long, conflicts_with = "product")]
+        all: bool,
+        /// Why
+        #[arg(long)]
+        reason: String,
+    },
+}
+
+#[derive(Subcommand)]
+enum SafeVerb {
+    /// What is reconciled, what is held back, what waits
+    Status,
+    /// Read a provider's list again; or say that it was compared by hand
+    Reconcile {
+        /// `yookassa`, `heleket` or `crystalpay`
+        provider: String,
+        /// It was compared by hand: how
+        #[arg(long, value_name = "REASON")]
+        by_hand: Option<String>,
+    },
+    /// End safe mode: what waited goes on
+    Leave {
+        /// Why
+        #[arg(long)]
+        reason: String,
+        /// Although a rail is not reconciled
+        #[arg(long)]
+        force: bool,
     },
 }
 
@@ -311,6 +401,16 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Err(text) => anyhow::bail!("{text}"),
         },
         Verb::Config(ConfigVerb::Example) => out::lines(&settings::render_example()),
+        Verb::Failpoints => failpoints::failpoints(),
+        Verb::Audit(verb) => audit::audit(load(config, &[])?, verb).await,
+        Verb::Backup(args) => match args.new_key() {
+            Some(path) => backup::new_key(path),
+            None => backup::backup(load(config, &[])?, args).await,
+        },
+        Verb::Restore(args) => {
+            let other = args.config();
+            restore::restore(load(other.as_ref().or(config), &args.flags())?, args).await
+        }
         verb => ask::ask(load(config, &[])?, verb).await,
     }
 }

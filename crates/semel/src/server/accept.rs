@@ -33,6 +33,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use tower::ServiceExt;
 
 use super::limits::Limits;
+use semel_kernel::failpoint::reach;
 
 /// The longest head of a request, in bytes: hyper answers 431 beyond it (and beyond its own 100 headers).
 const HEAD_BYTES: usize = 32 * 1024;
@@ -71,6 +72,9 @@ pub async fn serve(listener: TcpListener, app: Router, limits: Limits, stop: Can
             guest = next_guest(&listener, &seats) => guest,
         };
         let Some((stream, peer, seat)) = guest else { break };
+        if reach("door.accepted", "http").await {
+            continue; // The client meets a connection that was closed at once.
+        }
         let slot = Slot { _held: Arc::new(Held { _seat: seat, _presence: at_work.token() }) };
         tokio::spawn(host.clone().attend(stream, peer, slot));
     }

@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use tracing::Instrument;
 
 use super::accept::Slot;
+use semel_kernel::failpoint::{reach, spawn};
 use semel_shop::web::{Problem, current_request_id, in_request};
 
 /// What one client may cost us.
@@ -70,8 +71,8 @@ impl From<Box<dyn Any + Send>> for Panicked {
 pub async fn detached<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Result<T, Panicked> {
     let work = work.in_current_span();
     let task = match current_request_id() {
-        Some(id) => tokio::spawn(in_request(id, work)),
-        None => tokio::spawn(work),
+        Some(id) => spawn(in_request(id, work)),
+        None => spawn(work),
     };
     task.await.map_err(|error| match error.try_into_panic() {
         Ok(payload) => Panicked::from(payload),
@@ -92,7 +93,14 @@ pub(super) async fn bounded(State(limits): State<Limits>, mut request: Request, 
     let request = Request::from_parts(parts, Body::from(body));
     let work = detached(async move {
         let _slot = slot;
-        next.run(request).await
+        if reach("request.taken", "http").await {
+            return late().into_response();
+        }
+        let answer = next.run(request).await;
+        if reach("request.done", "http").await {
+            return late().into_response();
+        }
+        answer
     });
     match timeout(limits.request_timeout, work).await {
         Ok(Ok(answer)) => answer,

@@ -61,6 +61,8 @@ pub struct Settings {
     pub stop_budget: Duration,
     /// How long a copy's claim of a job lasts without renewal.
     pub job_lease: Duration,
+    /// Where the key lies that seals and opens backups.
+    pub backup_key_file: Option<PathBuf>,
     /// The bot that writes to customers.
     pub telegram: Telegram,
     /// YooKassa, when it is enabled.

@@ -245,6 +245,15 @@ pub static SETTINGS: &[Setting] = &[
         ..PLAIN
     },
     Setting {
+        key: "backup_key_file",
+        env: "SEMEL_BACKUP_KEY_FILE",
+        unit: "path of a file",
+        one_line: "The key that seals and opens backups; `semel backup` and `semel restore` read it, nothing else does.",
+        more: "`semel backup --new-key PATH` makes one. Keep it apart from the backups, and a copy of it in a safe place. A \
+             relative path begins where the command is started.",
+        ..PLAIN
+    },
+    Setting {
         key: "telegram.bot_token",
         env: "SEMEL_TELEGRAM_BOT_TOKEN",
         aliases: &["BOT_TOKEN"],

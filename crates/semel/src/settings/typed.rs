@@ -43,6 +43,7 @@ fn settings(reader: &mut Reader<'_>) -> Option<Settings> {
     let api_token = api_token(reader);
     let stop_budget = reader.duration("stop_budget");
     let job_lease = reader.duration("job_lease");
+    let backup_key_file = reader.read("backup_key_file", |text| Ok(PathBuf::from(text)));
     // Each part is read before any is missed, so that all problems are found.
     let telegram = telegram(reader);
     let yookassa = yookassa(reader);
@@ -63,6 +64,7 @@ fn settings(reader: &mut Reader<'_>) -> Option<Settings> {
         trusted_proxies,
         stop_budget,
         job_lease,
+        backup_key_file,
         telegram: telegram?,
         yookassa,
         heleket,

@@ -15,7 +15,7 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -30,14 +30,15 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
 
 use semel::app::App;
 use semel::parts;
-use semel::server::{Limits, serve};
+use semel::server::{Limits, Peer, serve};
 use semel::settings::{self, Settings};
 use semel_kernel::clock::{Chance, Clock, Stopwatch, Time};
 use semel_kernel::outbound::{Outbound, OutboundOptions};
-use semel_kernel::store::{Engine, Store};
+use semel_kernel::store::{Engine, Store, StoreError, Value as Cell};
 use semel_money::{Amount, Currency};
 use semel_sandbox::{self as outside, Delivery, Options, PaymentView, Provider, Sandbox, Truth};
 use semel_shop::Shop;
@@ -195,6 +196,138 @@ impl TestShop {
     /// The shop in the program.
     pub fn shop(&self) -> &Shop {
         self.program.shop()
+    }
+}
+
+/// Where a simulated shop and its box are, as the outside world says it: no port stands in it, so that the same seed gives
+/// the same bytes.
+const SIMULATED_SHOP: &str = "https://shop.test";
+const SIMULATED_BOX: &str = "https://box.test";
+
+/// Simulations: one seed decides everything, and time passes only by hand and by the calls that the program makes.
+#[allow(dead_code, reason = "a story lives on the machine's own chance; only a campaign simulates")]
+impl TestShop {
+    /// A shop whose ids, waits and outside world come from `seed`. Call on a runtime of one thread, and do one thing after
+    /// the other: then the same seed and the same deeds give the same history. Its doors are [`TestShop::inside`], and its
+    /// webhooks go in through them: no socket leads to its address.
+    pub async fn by_hand(mut store: TestStore, seed: u64, changes: &[(&str, &str)]) -> TestShop {
+        store.chance = Chance::seeded(seed);
+        let running = Clock::manual(store.clock.now());
+        let (hand, told) = (running.clone(), running.clone());
+        let listener = loopback().await;
+        let address = listener.local_addr().expect("a bound socket has an address");
+        let sandbox = Sandbox::start(Options {
+            mode: Delivery::Manual,
+            yookassa_hook_url: Some(format!("{SIMULATED_SHOP}/webhook/yookassa")),
+            public_url: Some(SIMULATED_BOX.to_owned()),
+            by_hand: Some(outside::ByHand {
+                now_ms: Arc::new(move || told.now().millis()),
+                pass_ms: Arc::new(move |ms| hand.advance(Duration::from_millis(ms))),
+                seed: seed ^ 0x5EED_0B0C,
+            }),
+            ..Options::default()
+        });
+        let sandbox = sandbox.await.expect("the box opens");
+        let mut environment = environment(&sandbox, address);
+        environment.insert("SEMEL_PUBLIC_URL".to_owned(), SIMULATED_SHOP.to_owned());
+        environment.extend(changes.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        let loaded = settings::load(Some(Path::new("/dev/null")), &environment, &[]);
+        let settings = loaded.unwrap_or_else(|error| panic!("the simulation's settings: {error}")).settings;
+        let chance = store.chance.clone();
+        let program = Program::start(listener, settings.clone(), store.store.clone(), chance, running.clone()).await;
+        TestShop { store, sandbox, program, settings, running, dead: AtomicUsize::new(0), finished: false }
+    }
+
+    /// The doors of the program that runs now. After a restart there are new ones.
+    pub fn inside(&self) -> Inside {
+        Inside { router: self.program.app.router(false) }
+    }
+
+    /// Lets the database's clock catch up with what the program's calls took; the outside world is there already.
+    pub async fn catch_up(&self) {
+        let ahead = self.running.now().since(self.store.clock.now());
+        if !ahead.is_zero() {
+            self.store.advance(ahead).await;
+        }
+    }
+
+    /// The program dies and starts again on the same database. `lost` jobs that are due were claimed by it at that moment.
+    /// SQLite only: there a new program takes back all that the last one held.
+    pub async fn restart(&mut self, lost: i64) {
+        if lost > 0 {
+            let claimed = self.store.store.write("simulation.lose", move |tx| {
+                tx.execute(
+                    "update jobs set state = 'running', fence = fence + 1, attempts = attempts + 1, owner = 'run_that_died',
+                     lease_until = semel_now() + 60000, claimed_at = semel_now() where id in
+                     (select id from jobs where state = 'ready' and run_at <= semel_now() order by run_at, id limit $1)",
+                    &[Cell::from(lost)],
+                )
+            });
+            let claimed: Result<u64, StoreError> = claimed.await;
+            claimed.expect("jobs can be claimed");
+        }
+        let (store, chance) = (self.store.store.clone(), self.store.chance.clone());
+        let running = self.running.clone();
+        self.program = Program::start(loopback().await, self.settings.clone(), store, chance, running).await;
+    }
+
+    /// Every promise that does not hold at this moment, as far as the database alone can tell.
+    pub async fn wrong_now(&self) -> Vec<String> {
+        let verdicts = audit::verify(&self.store.store, Parameters::default(), false).await;
+        broken(&verdicts.expect("the audit can ask"))
+    }
+
+    /// The end of a shop whose campaign has looked for itself.
+    pub async fn leave(mut self) {
+        self.finished = true;
+        self.sandbox.clone().stop().await;
+    }
+}
+
+/// A program's doors without a socket: every layer of them, in the task of the caller.
+#[derive(Clone)]
+#[allow(dead_code, reason = "stories go through a socket")]
+pub struct Inside {
+    router: axum::Router,
+}
+
+#[allow(dead_code, reason = "stories go through a socket")]
+impl Inside {
+    /// Any call of the API with the first token.
+    pub async fn call(&self, method: Method, path: &str, body: Option<&Value>, key: Option<&str>) -> Answer {
+        let bearer = format!("Bearer {TOKEN}");
+        let mut headers = vec![("authorization", bearer.as_str()), ("content-type", "application/json")];
+        headers.extend(key.map(|key| ("idempotency-key", key)));
+        let body = body.map(Value::to_string).unwrap_or_default();
+        self.send(method, path, &headers, body.into()).await
+    }
+
+    /// A webhook's bytes as this provider sends them, from an address of its network.
+    pub async fn receive(&self, provider: Provider, body: Bytes) -> Answer {
+        let headers = [("content-type", "application/json"), ("x-forwarded-for", address_of(provider))];
+        self.send(Method::POST, &format!("/webhook/{provider}"), &headers, body).await
+    }
+
+    async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Bytes) -> Answer {
+        let mut request = Request::builder().method(method).uri(path).header("host", "shop.test");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let mut request = request.body(axum::body::Body::from(body)).expect("a request");
+        request.extensions_mut().insert(Peer(SocketAddr::from((Ipv4Addr::LOCALHOST, 1))));
+        let answer = self.router.clone().oneshot(request).await.unwrap_or_else(|never| match never {});
+        let (parts, body) = answer.into_parts();
+        let body = body.collect().await.expect("the whole answer comes").to_bytes();
+        Answer { status: parts.status.as_u16(), headers: parts.headers, body }
+    }
+}
+
+/// An address of the provider's published networks.
+fn address_of(provider: Provider) -> &'static str {
+    match provider {
+        Provider::Yookassa => "185.71.76.5",
+        Provider::Heleket => "31.133.220.8",
+        Provider::CrystalPay => "193.141.53.171",
     }
 }
 
@@ -504,19 +637,18 @@ impl TestShop {
     pub async fn finish(mut self) {
         self.run_jobs().await;
         self.finished = true;
-        let mut wrong = self.left_over().await;
-        let truth = truth_rows(&self.sandbox.truth());
-        let store = &self.store.store;
-        let verdicts = audit::check_with_truth(store, &truth, Parameters::default(), true).await;
-        for verdict in verdicts.expect("the audit can ask").iter().filter(|verdict| !verdict.holds()) {
-            let rows = verdict.violations.join(" ");
-            wrong.push(format!(
-                "{} is broken ({}): {} rows, such as {rows}",
-                verdict.id, verdict.meaning, verdict.count
-            ));
-        }
+        let wrong = self.wrong_at_rest().await;
         self.sandbox.clone().stop().await;
         assert!(wrong.is_empty(), "the story does not end well:\n  {}", wrong.join("\n  "));
+    }
+
+    /// What is left undone, and every promise that does not hold now that all is quiet, with the box as the witness.
+    pub async fn wrong_at_rest(&self) -> Vec<String> {
+        let mut wrong = self.left_over().await;
+        let truth = truth_rows(&self.sandbox.truth());
+        let verdicts = audit::check_with_truth(&self.store.store, &truth, Parameters::default(), true).await;
+        wrong.extend(broken(&verdicts.expect("the audit can ask")));
+        wrong
     }
 
     async fn left_over(&self) -> Vec<String> {
@@ -542,6 +674,15 @@ impl Drop for TestShop {
         let told = self.finished || std::thread::panicking();
         assert!(told, "a story ends with `shop.finish().await`, which looks for what is left undone");
     }
+}
+
+/// The verdicts that are none, a sentence each.
+fn broken(verdicts: &[audit::Verdict]) -> Vec<String> {
+    let words = |verdict: &audit::Verdict| {
+        let rows = verdict.violations.join(" ");
+        format!("{} is broken ({}): {} rows, such as {rows}", verdict.id, verdict.meaning, verdict.count)
+    };
+    verdicts.iter().filter(|verdict| !verdict.holds()).map(words).collect()
 }
 
 /// The box's ground truth as the audit reads it. Repeats that were answered alike are one row: they prove the same.
@@ -696,12 +837,7 @@ impl Api {
     /// Posts a webhook's bytes as this provider does, from an address of its network. The box does not know of it, so it is
     /// no ground truth.
     pub async fn receive(&self, provider: Provider, body: impl Into<Bytes>) -> Answer {
-        let from = match provider {
-            Provider::Yookassa => "185.71.76.5",
-            Provider::Heleket => "31.133.220.8",
-            Provider::CrystalPay => "193.141.53.171",
-        };
-        let headers = [("content-type", "application/json"), ("x-forwarded-for", from)];
+        let headers = [("content-type", "application/json"), ("x-forwarded-for", address_of(provider))];
         self.send(Method::POST, &format!("/webhook/{provider}"), &headers, body.into()).await
     }
 }

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use semel_kernel::jobs::Job;
 use semel_kernel::{args, each_store};
+use semel_sandbox::Provider;
 use semel_shop::Error;
 use semel_shop::checkout::{ConfirmPayment, ResolveHint};
 
@@ -13,8 +14,8 @@ use crate::app::{CUSTOMER, OrderHandle, ROOMS, TestShop, text};
 
 const LOST: &str = "refund.succeeded quarantined: the job that looks into it gave up: the worker was lost";
 
-/// The worker of the waiting job of this kind is lost in the last attempt.
-async fn is_lost(shop: &TestShop, kind: &'static str) {
+/// The waiting job of this kind is in its last attempt, and its worker has stopped renewing the claim.
+async fn runs_for_the_last_time(shop: &TestShop, kind: &'static str) {
     let lost = shop.shop().write("story.lost", move |tx, _| {
         let claimed = tx.execute(
             "update jobs set state = 'running', attempts = max_attempts, fence = fence + 1, owner = 'gone', claimed_at = semel_now(),
@@ -24,6 +25,11 @@ async fn is_lost(shop: &TestShop, kind: &'static str) {
         Ok::<_, Error>(claimed)
     });
     assert_eq!(lost.await.unwrap(), 1, "one job of the kind {kind} waits");
+}
+
+/// The worker of the waiting job of this kind is lost in the last attempt.
+async fn is_lost(shop: &TestShop, kind: &'static str) {
+    runs_for_the_last_time(shop, kind).await;
     assert_eq!(shop.program.app.workers().recover().await, Ok(1));
 }
 
@@ -130,6 +136,33 @@ each_store! { ROOMS;
         is_lost(&shop, ConfirmPayment::KIND).await;
         shop.run_jobs().await;
         assert_eq!(shop.inbox().await, ["payment.succeeded applied"]);
+        assert_eq!(shop.delivered_to(CUSTOMER), ["KEY-1"]);
+
+        retry(&shop, &dead(&shop).await[0]).await;
+        assert_eq!(shop.delivered_to(CUSTOMER), ["KEY-1"]);
+        shop.finish().await;
+    }
+
+    /// The first copy of the notice came too early and ended with that; the second one tells the truth, pulls the job while it
+    /// runs, and that run is lost. CrystalPay has no list in which the payment would be found later.
+    async fn a_repeat_that_pulled_the_run_in_which_the_job_died_is_not_used_up(t: TestStore) {
+        let shop = TestShop::start(t).await;
+        let key = shop.product_with("Licence key", "990.00", &["KEY-1", "KEY-2"]).await;
+        let order = shop.order(&key, "crystalpay").await;
+        let told = shop.sandbox.notice(Provider::CrystalPay, &order.provider_id, "payed").unwrap().body;
+        assert_eq!(shop.program.api.receive(Provider::CrystalPay, told.clone()).await.status, 200);
+        shop.run_jobs().await;
+        assert_eq!(shop.status(&order).await, "pending");
+        assert_eq!(shop.number("select count(*) from inbox where state = 'applied'").await, 1);
+
+        shop.pay(&order);
+        shop.lose_all();
+        runs_for_the_last_time(&shop, ConfirmPayment::KIND).await;
+        assert_eq!(shop.program.api.receive(Provider::CrystalPay, told).await.status, 200);
+        assert_eq!(shop.number("select count(*) from inbox where seen = 2").await, 1, "the same bytes");
+        assert_eq!(shop.number("select count(*) from jobs where pulled and state = 'running'").await, 1);
+        assert_eq!(shop.program.app.workers().recover().await, Ok(1));
+        shop.run_jobs().await;
         assert_eq!(shop.delivered_to(CUSTOMER), ["KEY-1"]);
 
         retry(&shop, &dead(&shop).await[0]).await;

@@ -4,6 +4,7 @@
 
 mod api;
 mod app;
+mod backup;
 mod dead_letters;
 mod hints;
 mod policy;
@@ -11,4 +12,5 @@ mod process;
 mod refunds;
 mod refunds_outside;
 mod sales;
+mod self_audit;
 mod stock;

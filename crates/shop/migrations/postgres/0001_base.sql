@@ -67,10 +67,13 @@ create table units (
     content_hash text not null unique,
     state text not null check (state in ('available', 'held', 'delivered', 'void')),
     item text references items (id),
-    created_at bigint not null
+    created_at bigint not null,
+    -- Set by a restore: the unit may have been sold after the backup, so nobody gets it before the owner releases it.
+    held_back_at bigint
 );
 
-create index units_available on units (product, id) where state = 'available';
+create index units_available on units (product, id) where state = 'available' and held_back_at is null;
+create index units_held_back on units (product) where held_back_at is not null;
 create index units_shelf on units (product, state);
 create index units_item on units (item) where item is not null;
 
@@ -88,6 +91,7 @@ create table deliveries (
 -- One delivery for each position of an item, one buyer for each unit.
 create unique index deliveries_position on deliveries (item, n) where state <> 'void';
 create unique index deliveries_unit on deliveries (unit) where state <> 'void' and unit is not null;
+create index deliveries_reserved on deliveries (item) where state = 'reserved';
 
 create table payments (
     id text primary key,

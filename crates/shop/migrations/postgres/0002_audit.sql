@@ -80,11 +80,6 @@ create view audit_peer (peer_id, sub_id, server, ip, pubkey, state, created_at, 
 create view audit_transition (entity, entity_id, seq, from_state, to_state, at) as
     select entity, entity_id, n, from_state, to_state, at from history where n is not null;
 
-create view audit_log (seq, prev_hash, hash, actor, action, at) as
-    select cast(null as bigint), cast(null as text), cast(null as text), cast(null as text), cast(null as text),
-        cast(null as bigint)
-    where 1 = 0;
-
 -- A body as text. It comes from outside, so bytes that are no text must not break a reader: they are shown escaped.
 create function text_of(body bytea) returns text language plpgsql stable as $$
 begin

@@ -80,11 +80,6 @@ create view audit_peer (peer_id, sub_id, server, ip, pubkey, state, created_at, 
 create view audit_transition (entity, entity_id, seq, from_state, to_state, at) as
     select entity, entity_id, n, from_state, to_state, at from history where n is not null;
 
-create view audit_log (seq, prev_hash, hash, actor, action, at) as
-    select cast(null as bigint), cast(null as text), cast(null as text), cast(null as text), cast(null as text),
-        cast(null as bigint)
-    where 1 = 0;
-
 -- What owners of older bots knew as a table: one row for each notice of a provider.
 create view payment_events (id, provider, event_id, event_type, payment_id, order_id, status, payload, received_at, processed_at) as
     select i.id, i.source, i.event_id, i.event, i.subject, p.order_id, i.state, cast(i.body as text), i.received_at, i.terminal_at

@@ -30,7 +30,7 @@ pub(super) fn tell(tx: &mut Tx, shop: &Shop, key: &str, text: &str) -> Result<()
             dedup_key: format!("alert:{key}:{chat}"),
             chat_id: *chat,
             class: Class::AtMostOnce,
-            kind: "alert",
+            kind: messages::ALERT,
             body: Body::Text { html: messages::alert_html(text) },
             order: None,
         };

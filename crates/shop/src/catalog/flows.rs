@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use semel_kernel::args;
+use semel_kernel::clock::Time;
 use semel_kernel::history::{self, Entry};
 use semel_kernel::store::{Expect, StoreError, Tx, Value};
 use semel_money::Amount;
@@ -147,6 +148,7 @@ fn levels(tx: &mut Tx, ids: &[ProductId]) -> Result<BTreeMap<ProductId, Levels>,
         match state.as_str() {
             "available" => level.available = count,
             "held" => level.held = count,
+            "held back" => level.held_back = count,
             _ => level.delivered = count,
         }
     }
@@ -271,6 +273,45 @@ pub fn void(tx: &mut Tx, unit: &UnitId) -> Result<(), Error> {
         None => Err(Error::missing("unit", unit)),
         Some(_) => Err(Error::Conflict(format!("unit {unit} is held by an order; cancel or refund that first"))),
     }
+}
+
+/// Holds back, from `now` until [`let_go`], every unit that a backup calls available or held by an unpaid order: after the
+/// backup it may have been sold to somebody else. Answers how many there are.
+pub fn hold_back(tx: &mut Tx, now: Time) -> Result<i64, StoreError> {
+    Ok(count(tx.execute(sql::HOLD_BACK, args![now])?))
+}
+
+/// Products with units that a restore holds back: id, title, how many.
+pub fn held_back(tx: &mut Tx) -> Result<Vec<(ProductId, String, i64)>, StoreError> {
+    tx.rows(sql::HELD_BACK, &[])?.iter().map(|row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).collect()
+}
+
+/// Whether a restore holds any unit back.
+pub fn is_any_held_back(tx: &mut Tx) -> Result<bool, StoreError> {
+    Ok(tx.first(sql::ANY_HELD_BACK, &[])?.is_some())
+}
+
+/// Whether a restore holds one of these units back.
+pub fn is_one_held_back(tx: &mut Tx, units: &[Held]) -> Result<bool, StoreError> {
+    let ids: Vec<&str> = units.iter().map(|held| held.unit.as_str()).collect();
+    Ok(tx.first(sql::SOME_HELD_BACK, args![serde_json::Value::from(ids).to_string()])?.is_some())
+}
+
+/// Lets the units of a product go that a restore held back, and serves who waits for them. Answers how many there were.
+/// The owner's decision: `reason` stands in the product's history.
+///
+/// # Errors
+/// [`Error::NotFound`] when there is no such product.
+pub fn let_go(tx: &mut Tx, shop: &Shop, product: &ProductId, reason: &str, actor: &str) -> Result<i64, Error> {
+    find_held(tx, product)?;
+    let units = count(tx.execute(sql::LET_GO, args![product])?);
+    if units > 0 {
+        let detail = format!("{units} units: {reason}");
+        let step = Entry { event: "stock released", actor: Some(actor), detail: Some(&detail), ..entry(product) };
+        history::append(tx, &step)?;
+        crate::orders::flows::serve_waiting(tx, shop, product)?;
+    }
+    Ok(units)
 }
 
 /// The goods of an order that are with the buyer or on their way: line, number within the line, title, content. They are

@@ -69,7 +69,8 @@ impl Goods {
 }
 
 fn sound(item: &str, index: usize) -> Result<&str, Error> {
-    let text = item.trim();
+    // A mark of byte order at a file's start is nothing that a customer could type: it must not make a second key of one.
+    let text = item.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}');
     let refuse = |why: String| Err(Error::invalid(format!("items[{index}]"), format!("line {} {why}", index + 1)));
     if text.is_empty() {
         return refuse("is empty".into());

@@ -288,7 +288,7 @@ mod tests {
             active: true,
             version: 1,
             created_at: Time::from_millis(0),
-            stock: Some(Levels { available: 3, held: 2, delivered: 1 }),
+            stock: Some(Levels { available: 3, held: 2, delivered: 1, held_back: 0 }),
         };
         let id = product.id.clone();
         let expected = json!({

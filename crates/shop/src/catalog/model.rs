@@ -104,12 +104,19 @@ pub struct Product {
 /// How many units of a product there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Levels {
-    /// On the shelf.
+    /// On the shelf, to be sold.
     pub available: i64,
+    /// On the shelf and not sold: held back after a restore until the owner releases them.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub held_back: i64,
     /// Held by an order, paid or not.
     pub held: i64,
     /// With their buyers.
     pub delivered: i64,
+}
+
+fn is_zero(count: &i64) -> bool {
+    *count == 0
 }
 
 #[cfg(test)]

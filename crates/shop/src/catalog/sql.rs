@@ -32,29 +32,30 @@ semel_kernel::statements! {
         where (cast($1 as text) is null or id < $1) order by id desc limit $2";
     /// Ids come as one JSON list; each engine opens it with its own function.
     LEVELS = {
-        sqlite: "select product, state, count(*) from units where product in (select value from json_each($1)) and state <> 'void'
-            group by product, state",
-        postgres: "select product, state, count(*) from units
-            where product in (select json_array_elements_text(cast($1 as json))) and state <> 'void' group by product, state",
+        sqlite: "select product, case when state = 'available' and held_back_at is not null then 'held back' else state end, count(*)
+            from units where product in (select value from json_each($1)) and state <> 'void' group by 1, 2",
+        postgres: "select product, case when state = 'available' and held_back_at is not null then 'held back' else state end, count(*)
+            from units where product in (select json_array_elements_text(cast($1 as json))) and state <> 'void' group by 1, 2",
     };
-    AVAILABLE = "select count(*) from units where product = $1 and state = 'available'";
+    AVAILABLE = "select count(*) from units where product = $1 and state = 'available' and held_back_at is null";
     /// PostgreSQL skips units that another buyer is taking, and picks first because a subquery with a limit may run
     /// more than once there; SQLite has one writer and nothing to skip.
     HOLD = {
         sqlite: "update units set state = 'held', item = $1
-            where id in (select id from units where product = $2 and state = 'available' order by id limit $3)",
+            where id in (select id from units where product = $2 and state = 'available' and held_back_at is null order by id limit $3)",
         postgres: "with picked as materialized (
-                select id from units where product = $2 and state = 'available' order by id limit $3 for update skip locked)
+                select id from units where product = $2 and state = 'available' and held_back_at is null order by id limit $3 for update skip locked)
             update units set state = 'held', item = $1 from picked where units.id = picked.id",
     };
     /// The same for the last units: PostgreSQL waits for other buyers, who may yet give theirs back.
     HOLD_LAST = {
         sqlite: "update units set state = 'held', item = $1
-            where id in (select id from units where product = $2 and state = 'available' order by id limit $3)",
+            where id in (select id from units where product = $2 and state = 'available' and held_back_at is null order by id limit $3)",
         postgres: "with picked as materialized (
-                select id from units where product = $2 and state = 'available' order by id limit $3 for update)
+                select id from units where product = $2 and state = 'available' and held_back_at is null order by id limit $3 for update)
             update units set state = 'held', item = $1 from picked where units.id = picked.id",
     };
+    /// A unit that a restore holds back stays held back on the shelf.
     RELEASE = "update units set state = 'available', item = null
         where state = 'held' and item in (select id from items where order_id = $1)
         and not exists (select 1 from deliveries d where d.unit = units.id and d.state <> 'void')";
@@ -66,6 +67,20 @@ semel_kernel::statements! {
     MARK_DELIVERED = "update units set state = 'delivered'
         where state = 'held' and item in (select id from items where order_id = $1)
         and exists (select 1 from deliveries d where d.unit = units.id and d.state <> 'void' and d.state = 'delivered')";
+    /// What the backup calls available, or held by an order that is not paid, may be somebody else's by now.
+    HOLD_BACK = "update units set held_back_at = $1 where held_back_at is null and (state = 'available' or (state = 'held'
+        and item in (select i.id from items i join orders o on o.id = i.order_id where o.state = 'pending')))";
+    HELD_BACK = "select u.product, p.title, count(*) from units u join products p on p.id = u.product
+        where u.held_back_at is not null and u.state <> 'void' group by u.product, p.title order by u.product";
+    ANY_HELD_BACK = "select 1 from units where held_back_at is not null limit 1";
+    /// Ids come as one JSON list; each engine opens it with its own function. PostgreSQL shares the row, so that who withholds
+    /// goods because of it and who releases it do not pass each other unseen.
+    SOME_HELD_BACK = {
+        sqlite: "select 1 from units where held_back_at is not null and id in (select value from json_each($1)) limit 1",
+        postgres: "select 1 from units where held_back_at is not null
+            and id in (select json_array_elements_text(cast($1 as json))) limit 1 for share",
+    };
+    LET_GO = "update units set held_back_at = null where product = $1 and held_back_at is not null";
     VOID = "update units set state = 'void' where id = $1 and state in ('available', 'delivered', 'void')";
     UNIT_STATE = "select state from units where id = $1";
     CONTENTS = "select i.id, d.n, i.title, u.content from items i

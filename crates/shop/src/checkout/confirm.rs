@@ -15,7 +15,7 @@ use super::talk::{self, TalkError};
 use super::{Payment, PaymentId, PaymentState};
 use crate::orders::OrderId;
 use crate::shop::Lanes;
-use crate::{Error, Shop, alerts, refunds};
+use crate::{Error, Shop, alerts, refunds, safety};
 
 /// A payment that its provider has not ended after this long is closed here; a later hint opens it again.
 const PATIENCE: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -56,6 +56,8 @@ impl Job for ConfirmPayment {
         let asked_at = shop.now();
         let (payment, mut ids) = known_ids(shop, &self.payment).await?;
         if ids.is_empty() && payment.state == PaymentState::Created {
+            // A restored database may lack the id of a payment that was made and paid: the provider's list tells of it.
+            safety::flows::wait(shop).await?;
             // The create call's answer was lost, or never asked for: the same call with the same key.
             match flows::link(shop, &self.payment).await {
                 Ok(()) => ids = known_ids(shop, &self.payment).await?.1,

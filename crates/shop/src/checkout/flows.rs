@@ -20,7 +20,7 @@ use crate::ledger::{self, Account, Posting};
 use crate::orders::flows::{self as order_flows, NewOrder, Placed};
 use crate::orders::{Order, OrderId, OrderView, PayBy, State};
 use crate::shop::currency;
-use crate::{Error, Shop, catalog, refunds};
+use crate::{Error, Shop, catalog, refunds, safety};
 
 /// How soon the confirming job looks by itself, when nothing pulls it.
 pub const FIRST_LOOK: Duration = Duration::from_secs(15);
@@ -247,6 +247,7 @@ pub enum TalkOrStore {
 /// The order commits together with its idempotency key, before the provider is called. When the provider refuses, the
 /// order is called off; when it does not answer, the order stays, and repeating the request resumes it.
 pub async fn order(shop: &Shop, new: NewOrder, key: Option<Key>, resume: Option<OrderId>) -> Result<OrderView, Error> {
+    safety::flows::permit(shop).await?;
     let id = match resume {
         Some(id) => id,
         None => {
@@ -284,6 +285,7 @@ pub async fn pay_otherwise(
     let way = PayBy::parse(provider).ok_or_else(|| {
         Error::invalid("provider", format!("{provider:.40} is not one of yookassa, heleket, crystalpay, balance"))
     })?;
+    safety::flows::permit(shop).await?;
     if begun {
         finish_opening(shop, id).await?;
         return OrderView::load(shop, id).await;
@@ -439,5 +441,7 @@ pub async fn replay(shop: &Shop, id: PaymentId) -> Result<(), Error> {
     ask_again(shop, &id, None).await.map_err(|error| match error {
         TalkOrStore::Own(error) => error,
         TalkOrStore::Talk(error) => Error::ProviderAway { provider: "the provider".into(), text: error.to_string() },
-    })
+    })?;
+    // Notices about it whose own job had given up have been answered by this look.
+    shop.write("payment.replayed", move |tx, _| Ok::<_, Error>(super::hints::overrule(tx, &id)?)).await
 }

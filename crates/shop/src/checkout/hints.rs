@@ -98,7 +98,8 @@ fn resolve(tx: &mut Tx, shop: &Shop, notice: &InboxId) -> Result<(), StoreError>
 ///
 /// The notice of a [`ResolveHint`] is quarantined: the worker was lost in the last attempt, or never came as far as
 /// ending it. A replay of the notice or a retry of the job looks again and overrules that. The notices that had pulled a
-/// [`ConfirmPayment`] are each looked into by a job of its own, as if they had found none.
+/// [`ConfirmPayment`] are each looked into by a job of its own, as if they had found none; the newest also when it has
+/// ended, because a repeat of it leaves no trace but the run that it pulled, and that may be the one that died.
 pub fn buried(tx: &mut Tx, shop: &Shop, dead: &Dead) -> Result<(), StoreError> {
     let (resolving, confirming) = (dead.kind == ResolveHint::KIND, dead.kind == ConfirmPayment::KIND);
     if !resolving && !confirming {
@@ -106,8 +107,9 @@ pub fn buried(tx: &mut Tx, shop: &Shop, dead: &Dead) -> Result<(), StoreError> {
     }
     let slot = jobs::why(tx, &dead.job)?.and_then(|(job, _)| job.slot).unwrap_or_default();
     if confirming {
-        let waiting = inbox::about(tx, &slot, NOTICES_AT_MOST)?.into_iter().filter(|notice| notice.state == "received");
-        for notice in waiting {
+        let about = inbox::about(tx, &slot, NOTICES_AT_MOST)?;
+        let newest = about.last().map(|notice| &notice.id);
+        for notice in about.iter().filter(|notice| notice.state == "received" || Some(&notice.id) == newest) {
             resolve(tx, shop, &notice.id)?;
         }
         return Ok(());

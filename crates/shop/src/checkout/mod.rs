@@ -14,7 +14,7 @@ mod resolve;
 mod scene;
 mod settle;
 mod sql;
-mod sweep;
+pub(crate) mod sweep;
 pub mod talk;
 
 pub use confirm::ConfirmPayment;

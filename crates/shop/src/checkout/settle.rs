@@ -15,7 +15,7 @@ use super::{Payment, PaymentId, PaymentState, sql};
 use crate::ledger::{self, Account, Origin, Posting};
 use crate::orders::flows as order_flows;
 use crate::orders::{Order, State};
-use crate::{Error, Shop, alerts, catalog, messages};
+use crate::{Error, Shop, alerts, catalog, messages, safety};
 
 /// What asking about a payment came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -298,6 +298,11 @@ fn place(
     Ok(match order.state {
         State::Pending => Place::Goods,
         State::Expired if !shop.rules.late_deliver => Place::Balance("late"),
+        // Its goods may have gone out after the backup, and nobody here knows.
+        State::Expired if safety::flows::is_on(tx, shop)? => Place::Suspense(format!(
+            "order {} had expired in the backup; whether its goods went out after it is not known",
+            order.id
+        )),
         State::Expired if order_flows::hold_again(tx, order, items)? => Place::Goods,
         State::Expired => Place::Balance("sold out"),
         State::Cancelled => Place::Balance("cancelled"),

@@ -60,8 +60,9 @@ impl Job for SweepProvider {
 impl SweepProvider {
     /// First the payments, then the refunds: what went back has come before.
     async fn sweep(&self, shop: &Shop) -> Result<(), TalkOrStore> {
-        self.sweep_payments(shop).await?;
-        refunds::flows::sweep(shop, self.provider, Time::from_millis(self.tick) - REFUND_WINDOW).await
+        sweep_payments(shop, self.provider, self.since(), self.tick).await?;
+        refunds::flows::sweep(shop, self.provider, Time::from_millis(self.tick) - REFUND_WINDOW).await?;
+        Ok(())
     }
 
     /// How far back the list of payments is read.
@@ -70,52 +71,62 @@ impl SweepProvider {
         let deep = self.provider == Provider::Heleket && hour == DEEP_HOUR;
         Time::from_millis(self.tick) - if deep { REFUND_WINDOW } else { WINDOW }
     }
+}
 
-    async fn sweep_payments(&self, shop: &Shop) -> Result<(), TalkOrStore> {
-        let rail = shop.rail(self.provider)?;
-        let since = self.since();
-        let mut cursor: Option<String> = None;
-        for _ in 0..PAGES_AT_MOST {
-            let asked_at = shop.now();
-            let request = rail.list(since.millis(), cursor.as_deref()).map_err(TalkError::from)?;
-            let answer = talk::send(shop, rail, "payment.list", Manner::Read, request).await?;
-            let Page { items, next, unreadable } = rail.listed(&answer).map_err(TalkError::from)?;
-            for reason in unreadable {
-                tracing::warn!(
-                    provider = self.provider.as_str(),
-                    reason,
-                    "a payment in the provider's list cannot be read"
-                );
-            }
-            for seen in items.into_iter().filter(has_money) {
-                let (provider, id) = (self.provider, seen.provider_id.clone());
-                let booked = shop.write("sweep.book", move |tx, shop| book(tx, shop, provider, &seen, asked_at)).await;
-                match booked {
-                    Ok(()) => {}
-                    Err(Error::Store(error)) => return Err(Error::Store(error).into()),
-                    // One odd payment must not hide those behind it.
-                    Err(error) => {
-                        let key = format!("sweep:{}:{id}", provider.as_str());
-                        let text = format!("{} payment {id} cannot be booked: {error}", provider.as_str());
-                        shop.write("sweep.odd", move |tx, shop| {
-                            alerts::flows::raise(tx, shop, key.clone(), text.clone())
-                        })
+/// Books what a provider's lists know and a restored database lacks: payments from `since` on, refunds of payments that are
+/// older still. False when a list was not read to its end.
+///
+/// # Errors
+/// [`TalkError::Unsupported`] where there is no list of payments.
+pub(crate) async fn since(shop: &Shop, provider: Provider, since: Time, backup_at: Time) -> Result<bool, TalkOrStore> {
+    let refunds_since = backup_at - REFUND_WINDOW;
+    // Heleket has no list of refunds: they show in the state of payments that may be old.
+    let from = if provider == Provider::Heleket { since.min(refunds_since) } else { since };
+    let payments = sweep_payments(shop, provider, from, backup_at.millis()).await?;
+    match refunds::flows::sweep(shop, provider, refunds_since).await {
+        Ok(refunds) => Ok(payments && refunds),
+        Err(TalkOrStore::Talk(TalkError::Unsupported(_))) => Ok(payments),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads a provider's list of payments from `since` on and books those with money that are not in the books. False when the
+/// list is too long and was not read to its end; `tick` tells the alerts about that apart.
+async fn sweep_payments(shop: &Shop, provider: Provider, since: Time, tick: i64) -> Result<bool, TalkOrStore> {
+    let rail = shop.rail(provider)?;
+    let mut cursor: Option<String> = None;
+    for _ in 0..PAGES_AT_MOST {
+        let asked_at = shop.now();
+        let request = rail.list(since.millis(), cursor.as_deref()).map_err(TalkError::from)?;
+        let answer = talk::send(shop, rail, "payment.list", Manner::Read, request).await?;
+        let Page { items, next, unreadable } = rail.listed(&answer).map_err(TalkError::from)?;
+        for reason in unreadable {
+            tracing::warn!(provider = provider.as_str(), reason, "a payment in the provider's list cannot be read");
+        }
+        for seen in items.into_iter().filter(has_money) {
+            let id = seen.provider_id.clone();
+            let booked = shop.write("sweep.book", move |tx, shop| book(tx, shop, provider, &seen, asked_at)).await;
+            match booked {
+                Ok(()) => {}
+                Err(Error::Store(error)) => return Err(Error::Store(error).into()),
+                // One odd payment must not hide those behind it.
+                Err(error) => {
+                    let key = format!("sweep:{}:{id}", provider.as_str());
+                    let text = format!("{} payment {id} cannot be booked: {error}", provider.as_str());
+                    shop.write("sweep.odd", move |tx, shop| alerts::flows::raise(tx, shop, key.clone(), text.clone()))
                         .await?;
-                    }
                 }
             }
-            cursor = next;
-            if cursor.is_none() {
-                return Ok(());
-            }
         }
-        let key = format!("sweep-long:{}:{}", self.provider.as_str(), self.tick);
-        let text = format!(
-            "The list of {} has more than {PAGES_AT_MOST} pages: the rest was not read",
-            self.provider.as_str()
-        );
-        Ok(shop.write("sweep.long", move |tx, shop| alerts::flows::raise(tx, shop, key.clone(), text.clone())).await?)
+        cursor = next;
+        if cursor.is_none() {
+            return Ok(true);
+        }
     }
+    let key = format!("sweep-long:{}:{tick}", provider.as_str());
+    let text = format!("The list of {} has more than {PAGES_AT_MOST} pages: the rest was not read", provider.as_str());
+    shop.write("sweep.long", move |tx, shop| alerts::flows::raise(tx, shop, key.clone(), text.clone())).await?;
+    Ok(false)
 }
 
 fn book(

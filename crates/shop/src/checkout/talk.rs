@@ -66,7 +66,9 @@ pub fn job_error(provider: Provider, error: TalkError, now: Time) -> JobError {
             None => JobError::Retry(text),
         },
         TalkError::Said(CallError::Throttled { after_ms }) => {
-            JobError::Later { at: now + Duration::from_millis(after_ms.unwrap_or(5_000)), text }
+            // Money does not sleep longer than this, whatever somebody's slip asks for.
+            let pause = Duration::from_millis(after_ms.unwrap_or(5_000)).min(Duration::from_secs(3600));
+            JobError::Later { at: now + pause, text }
         }
         TalkError::Said(CallError::Unclear { .. }) => JobError::Retry(text),
         // Wrong keys are mended by the owner; the payment waits for that.

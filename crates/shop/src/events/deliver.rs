@@ -15,7 +15,7 @@ use semel_kernel::outbound::{self, Call, OutboundError};
 use super::{EventId, sign, sql};
 use crate::orders::OrderId;
 use crate::shop::{EventsOut, Lanes};
-use crate::{Shop, alerts};
+use crate::{Shop, alerts, safety};
 
 /// Whose breaker and pauses apply: there is one address.
 const HOST_KEY: &str = "events";
@@ -53,6 +53,7 @@ impl Job for DeliverEvent {
         // No row: an event of the same key was there first. No address: the owner wants no events any more.
         let Some(row) = rows.first() else { return end(shop, claim, Outcome::Confirmed, false).await };
         let Some(out) = &shop.rules.events else { return end(shop, claim, Outcome::Failed, false).await };
+        safety::flows::wait(shop).await?;
         let body: String = row.get(0)?;
         let published: Time = row.get(1)?;
 

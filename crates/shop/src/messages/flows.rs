@@ -127,6 +127,29 @@ pub fn buried(tx: &mut Tx, job: &JobId, error: &str) -> Result<(), StoreError> {
     tx.later(sql::BURY, args![job, error, now], Expect::Any)
 }
 
+/// Ends as unknown every message that goes at most once and that a backup still had to send. What may go twice stays, and is
+/// sent with the same content. Answers how many there were.
+pub fn forget_queued(tx: &mut Tx) -> Result<u64, StoreError> {
+    let now = tx.now();
+    tx.execute(sql::FORGET_QUEUED, args![now])
+}
+
+/// Writes that the bot `bot` has to be silent until `until`, and forgets silences that are over.
+pub(super) fn keep_silence(tx: &mut Tx, bot: &str, until: Time) -> Result<(), StoreError> {
+    let now = tx.now();
+    tx.later(sql::FORGET_SILENCES, args![now], Expect::Any)?;
+    tx.later(sql::KEEP_SILENCE, args![silence_of(bot), until.millis().to_string()], Expect::Any)
+}
+
+/// Until when the bot `bot` has to be silent, as far as anybody wrote.
+pub(super) fn silence(tx: &mut Tx, bot: &str) -> Result<Option<Time>, StoreError> {
+    tx.first(sql::SILENCE, args![silence_of(bot)])?.map(|row| row.get(0)).transpose()
+}
+
+fn silence_of(bot: &str) -> String {
+    format!("silence:{bot}")
+}
+
 /// All that sending a message needs.
 pub(super) struct Loaded {
     pub(super) message: Message,

@@ -10,12 +10,14 @@
 pub mod flows;
 mod model;
 mod send;
+mod silence;
 mod sql;
 mod text;
 mod verdict;
 
 pub use model::*;
 pub use send::DeliverMessage;
+pub use silence::{allow_until, hold_back, recall_silence};
 pub use sql::STATEMENTS;
 pub(crate) use text::alert as alert_html;
 

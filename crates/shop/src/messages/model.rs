@@ -114,6 +114,9 @@ impl FromValue for Body {
     }
 }
 
+/// What messages to the owner and helpers are about.
+pub const ALERT: &str = "alert";
+
 /// A message to be written.
 #[derive(Clone, Debug)]
 pub struct New<'a> {

@@ -14,12 +14,13 @@ use semel_kernel::outbound::{self, Call, Pace};
 use semel_telegram::{Bot, File, ParseMode, SendDocument, SendMessage, TEXT_LIMIT, utf16_len};
 
 use super::flows::{self, End, Loaded};
+use super::silence;
 use super::text::{self, Piece};
 use super::verdict::Verdict;
-use super::{Body, Class, Message, MessageId, State};
+use super::{ALERT, Body, Class, Message, MessageId, State};
 use crate::orders::OrderId;
 use crate::shop::Lanes;
-use crate::{Error, Shop, alerts, orders};
+use crate::{Error, Shop, alerts, orders, safety};
 
 /// Telegram lets a bot send 30 messages a second; evenly spaced ones below that never meet the limit.
 const PACE: Pace = Pace { per_second: 28, burst: 1 };
@@ -83,7 +84,13 @@ impl Job for DeliverMessage {
                 sending.end(State::Unknown, Some("the try before was lost".into())).await
             }
             // A message that may go twice comes here after its end only when somebody asked for it by hand.
-            _ => sending.run(&goods).await,
+            _ => {
+                // The owner hears of safe mode while it is on; customers wait.
+                if sending.message.kind != ALERT {
+                    safety::flows::wait(shop).await?;
+                }
+                sending.run(&goods).await
+            }
         }
     }
 }
@@ -124,11 +131,7 @@ impl Sending<'_> {
         match self.call(bot, goods).await {
             Verdict::Sent { telegram_id } => self.sent(telegram_id).await,
             Verdict::NotYet { at, text } => self.not_yet(at, text).await,
-            Verdict::Silence { seconds } => {
-                let until = self.shop.now() + Duration::from_secs(seconds);
-                self.shop.telegram.pause_host(&host_key(bot), until);
-                self.not_yet(Some(until), format!("Telegram asks for {seconds} s of silence")).await
-            }
+            Verdict::Silence { seconds } => self.silence(bot, seconds).await,
             Verdict::BadToken { text } => self.bad_token(text).await,
             Verdict::Moved { to } if to == self.message.chat_id => {
                 self.refused(format!("the chat moved to itself ({to})")).await
@@ -205,6 +208,21 @@ impl Sending<'_> {
         let wait = (age / 2).clamp(Duration::from_secs(2), Duration::from_secs(600));
         let at = at.unwrap_or_else(|| now + self.shop.chance.jitter(wait));
         Err(JobError::Later { at, text })
+    }
+
+    /// The whole bot has to be silent. It is written down before the message is put off, so that neither a restart nor
+    /// another copy speaks too soon.
+    async fn silence(&self, bot: &Bot, seconds: u64) -> Result<Ended, JobError> {
+        let seconds = Duration::from_secs(seconds);
+        let until = self.shop.telegram.now() + seconds;
+        self.shop.telegram.pause_host(&host_key(bot), until);
+        let (of, kept) = (bot.id().to_owned(), silence::on_database(self.shop, until));
+        let write = self.shop.write("message.silence", move |tx, _| Ok(flows::keep_silence(tx, &of, kept)?));
+        if let Err(error) = write.await {
+            tracing::warn!(%error, "could not write that Telegram asks for silence; this process knows it all the same");
+        }
+        self.not_yet(Some(self.shop.now() + seconds), format!("Telegram asks for {} s of silence", seconds.as_secs()))
+            .await
     }
 
     async fn bad_token(&self, text: String) -> Result<Ended, JobError> {
@@ -305,7 +323,7 @@ fn outcome_of(state: State) -> Outcome {
 }
 
 /// Pace, pauses and breaker are the bot's: one token is one sender.
-fn host_key(bot: &Bot) -> String {
+pub(super) fn host_key(bot: &Bot) -> String {
     format!("telegram:{}", bot.id())
 }
 

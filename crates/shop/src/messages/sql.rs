@@ -32,6 +32,16 @@ semel_kernel::statements! {
     /// The slot of a sending job is its message. The worker died in the last try, so nobody knows what became of it.
     BURY = "update messages set state = 'unknown', error = $2, uncertain = uncertain + 1, ended_at = $3
         where state = 'queued' and id in (select slot from jobs where id = $1 and kind = 'message.send')";
+    /// What a restored database still had to send at most once may have been sent after the backup.
+    FORGET_QUEUED = "update messages set state = 'unknown', uncertain = uncertain + 1, ended_at = $1,
+        error = 'it was queued in the backup: whether it was sent after it is not known'
+        where state = 'queued' and class = 'at_most_once'";
+    /// The longer silence stays.
+    KEEP_SILENCE = "insert into marks (name, value) values ($1, $2) on conflict (name) do update set value = excluded.value
+        where cast(marks.value as bigint) < cast(excluded.value as bigint)";
+    /// Silences that are over. Other marks hold other things, so no value is read before its name.
+    FORGET_SILENCES = "delete from marks where case when name like 'silence:%' then cast(value as bigint) <= $1 else 1 = 0 end";
+    SILENCE = "select cast(value as bigint) from marks where name = $1";
     MAY_BE_SEEN = "select 1 from messages where order_id = $1 and kind = 'goods'
         and (state not in ('failed', 'cancelled') or uncertain > 0) limit 1";
     UNCERTAIN = "select id, kind, state, order_id, uncertain, error, queued_at, ended_at from messages

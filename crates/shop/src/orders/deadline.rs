@@ -8,7 +8,7 @@ use semel_kernel::jobs::{Claim, Ended, Job, JobError, Retry};
 
 use super::{OrderId, flows};
 use crate::shop::Lanes;
-use crate::{Error, Shop};
+use crate::{Error, Shop, safety};
 
 /// Lets an unpaid order go when its deadline has passed, and gives its stock back.
 #[derive(Debug, Serialize, Deserialize)]
@@ -32,6 +32,8 @@ impl Job for ExpireOrder {
     }
 
     async fn run(self, shop: &Shop, claim: Claim) -> Result<Ended, JobError> {
+        // It may have been paid after the backup: that is looked into first.
+        safety::flows::wait(shop).await?;
         let order = self.order;
         let ended = shop.write(Self::KIND, move |tx, shop| {
             flows::expire(tx, shop, &order)?;

@@ -11,6 +11,7 @@ pub use super::hand_over::{delivered, resume, take_back};
 pub use super::make::{NewItem, NewOrder, Placed, place};
 pub use super::pay::{fulfil, hold_again};
 pub use super::waiting::{serve_soon, serve_waiting};
+pub use super::withheld::hand_over_soon;
 
 use super::{Item, Order, OrderId, PayBy, State, sql};
 use crate::Error;

@@ -9,7 +9,7 @@ use super::flows::{advance, lock};
 use super::waiting::serve_soon;
 use super::{Item, Order, OrderId, State, sql};
 use crate::catalog::{self, Held};
-use crate::{Error, Shop, events};
+use crate::{Error, Shop, events, safety};
 
 /// Notes that the message with the order's goods, those that had joined it by `goods_at`, reached the customer.
 pub fn delivered(tx: &mut Tx, shop: &Shop, id: &OrderId, goods_at: Time) -> Result<(), Error> {
@@ -51,14 +51,25 @@ pub(super) fn delivery(tx: &Tx, shop: &Shop, item: &Item, n: i64, held: Option<H
     ]
 }
 
-/// The deliveries that `units` become for `item`.
-pub(super) fn deliveries(tx: &mut Tx, shop: &Shop, item: &Item, units: Vec<Held>) -> Result<Vec<Vec<Value>>, Error> {
+/// The deliveries that `units` become for `item`, and whether they are withheld after a restore ([`super::withheld`]).
+pub(super) fn deliveries(
+    tx: &mut Tx,
+    shop: &Shop,
+    item: &Item,
+    units: Vec<Held>,
+) -> Result<(Vec<Vec<Value>>, bool), Error> {
     let found = i64::try_from(units.len()).unwrap_or(0);
     if found != item.quantity {
         return Err(Error::Conflict(format!("{found} units are held for {} of {}", item.quantity, item.id)));
     }
-    let state = if shop.delivers_by_message() { "sending" } else { "delivered" };
-    Ok((1..).zip(units).map(|(n, held)| delivery(tx, shop, item, n, Some(held), state)).collect())
+    let withheld = safety::flows::withholds(tx, shop, &units)?;
+    let state = match (withheld, shop.delivers_by_message()) {
+        (true, _) => "reserved",
+        (false, true) => "sending",
+        (false, false) => "delivered",
+    };
+    let rows = (1..).zip(units).map(|(n, held)| delivery(tx, shop, item, n, Some(held), state)).collect();
+    Ok((rows, withheld))
 }
 
 /// How many units an order wants, how many are with the customer, how many on their way.

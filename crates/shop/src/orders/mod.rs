@@ -14,12 +14,14 @@ mod pay;
 mod sql;
 mod view;
 mod waiting;
+mod withheld;
 
 pub use deadline::ExpireOrder;
 pub use model::*;
 pub use sql::STATEMENTS;
 pub use view::{OrderView, PaymentView};
 pub use waiting::ServeWaiting;
+pub use withheld::HandOver;
 
 use semel_kernel::jobs::Workers;
 
@@ -27,5 +29,5 @@ use crate::Shop;
 
 /// Teaches `workers` this feature's jobs.
 pub fn jobs(workers: Workers<Shop>) -> Workers<Shop> {
-    workers.with::<ExpireOrder>().with::<ServeWaiting>()
+    workers.with::<ExpireOrder>().with::<ServeWaiting>().with::<HandOver>()
 }

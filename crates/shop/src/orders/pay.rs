@@ -44,7 +44,7 @@ pub fn fulfil(
     advance(tx, order, State::Paid, actor, None)?;
     let zero = Amount::zero(order.currency());
     let (mut sold, mut topped) = (zero, zero);
-    let (mut count, mut rows) = (Count::default(), Vec::new());
+    let (mut count, mut rows, mut leaves) = (Count::default(), Vec::new(), false);
     for item in items {
         let sum = item.price.times(item.quantity)?;
         count.wanted += item.quantity;
@@ -62,8 +62,14 @@ pub fn fulfil(
         if item.delivery == Delivery::MadeToOrder && units.is_empty() {
             continue;
         }
-        rows.extend(deliveries(tx, shop, item, units)?);
-        if shop.delivers_by_message() { count.moving += item.quantity } else { count.done += item.quantity }
+        let (lines, withheld) = deliveries(tx, shop, item, units)?;
+        rows.extend(lines);
+        if withheld || shop.delivers_by_message() {
+            count.moving += item.quantity
+        } else {
+            count.done += item.quantity
+        }
+        leaves |= !withheld && shop.delivers_by_message();
     }
     tx.many_later(sql::DELIVER_MANY, rows, Expect::Rows(1))?;
     let posting = Posting::new(
@@ -79,7 +85,7 @@ pub fn fulfil(
     if topped.is_positive() {
         messages::flows::notify_balance(tx, shop, customer, topped, "topup", &format!("topup:{}", order.id))?;
     }
-    if count.moving > 0 {
+    if leaves {
         messages::flows::goods(tx, shop, order, customer, "1")?;
     }
     let now = tx.now();

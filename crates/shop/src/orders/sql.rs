@@ -29,6 +29,11 @@ semel_kernel::statements! {
     PROMISE = "update items set promised_at = $2 where id = $1";
     DELIVERED = "update deliveries set state = 'delivered', at = $2
         where state = 'sending' and state <> 'void' and at <= $3 and item in (select id from items where order_id = $1)";
+    /// What was withheld after a restore goes on, but for units that are still held back.
+    HAND_OVER = "update deliveries set state = $2, at = $3 where state = 'reserved' and state <> 'void'
+        and item in (select id from items where order_id = $1)
+        and not exists (select 1 from units u where u.id = deliveries.unit and u.held_back_at is not null)";
+    WITHHELD = "select distinct i.order_id from deliveries d join items i on i.id = d.item where d.state = 'reserved' order by i.order_id";
     VOID = "update deliveries set state = 'void' where state in ('reserved', 'sending') and state <> 'void' and item in (select id from items where order_id = $1)";
     COUNTS = "select i.id, i.quantity, cast(coalesce(sum(case when d.state = 'delivered' then 1 else 0 end), 0) as bigint),
         cast(coalesce(sum(case when d.state in ('reserved', 'sending') then 1 else 0 end), 0) as bigint)

@@ -102,9 +102,9 @@ fn serve(tx: &mut Tx, shop: &Shop, id: &OrderId, item: &ItemId) -> Result<bool, 
         return Ok(false);
     }
     let units = take(tx, id, &item)?;
-    let rows = deliveries(tx, shop, &item, units)?;
+    let (rows, withheld) = deliveries(tx, shop, &item, units)?;
     tx.many_later(sql::DELIVER_MANY, rows, Expect::Rows(1))?;
-    if shop.delivers_by_message() {
+    if shop.delivers_by_message() && !withheld {
         let customer = customers::flows::find(tx, &order.customer)?;
         messages::flows::goods(tx, shop, &order, &customer, item.id.as_str())?;
     }

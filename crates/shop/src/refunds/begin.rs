@@ -12,7 +12,7 @@ use crate::checkout::{Payment, PaymentState};
 use crate::ledger;
 use crate::orders::flows as order_flows;
 use crate::orders::{Order, OrderId, OrderView, State};
-use crate::{Error, Shop};
+use crate::{Error, Shop, safety};
 
 /// Begins a refund: to the balance it is done when this returns, to the provider it is on its way, and one that was made
 /// there by hand is booked. Its idempotency key commits with it, so that a repeat finds it begun.
@@ -27,6 +27,7 @@ pub async fn begin(
         by_hand::book(shop, &id, &request, key).await?;
         return OrderView::load(shop, &id).await;
     }
+    safety::flows::permit(shop).await?;
     let of = id.clone();
     shop.write("refund.begin", move |tx, shop| {
         if let Some(key) = &key {

@@ -26,21 +26,22 @@ pub async fn look(shop: &Shop, provider: Provider, refund_id: &str) -> Result<bo
     Ok(true)
 }
 
-/// Reads the provider's list of the refunds that were begun since a moment, and books those that the books do not know.
+/// Reads the provider's list of the refunds that were begun since a moment, and books those that the books do not know. False
+/// when the list is too long and was not read to its end.
 ///
 /// # Errors
 /// [`TalkError::Unsupported`] where there is no such list: at Heleket the state of a payment tells of its refund, and at
 /// CrystalPay there is none.
-pub async fn sweep(shop: &Shop, provider: Provider, since: Time) -> Result<(), TalkOrStore> {
+pub async fn sweep(shop: &Shop, provider: Provider, since: Time) -> Result<bool, TalkOrStore> {
     book_all(shop, provider, WhichRefunds::Since(since.millis())).await
 }
 
 /// Reads the provider's list of one payment's refunds, and books those that the books do not know.
 pub(super) async fn of_payment(shop: &Shop, provider: Provider, provider_payment_id: &str) -> Result<(), TalkOrStore> {
-    book_all(shop, provider, WhichRefunds::Of(provider_payment_id)).await
+    book_all(shop, provider, WhichRefunds::Of(provider_payment_id)).await.map(|_| ())
 }
 
-async fn book_all(shop: &Shop, provider: Provider, which: WhichRefunds<'_>) -> Result<(), TalkOrStore> {
+async fn book_all(shop: &Shop, provider: Provider, which: WhichRefunds<'_>) -> Result<bool, TalkOrStore> {
     let rail = shop.rail(provider)?;
     let mut cursor: Option<String> = None;
     for _ in 0..PAGES_AT_MOST {
@@ -55,7 +56,7 @@ async fn book_all(shop: &Shop, provider: Provider, which: WhichRefunds<'_>) -> R
         }
         cursor = next;
         if cursor.is_none() {
-            return Ok(());
+            return Ok(true);
         }
     }
     let name = provider.as_str();
@@ -63,7 +64,8 @@ async fn book_all(shop: &Shop, provider: Provider, which: WhichRefunds<'_>) -> R
     let raised = shop.write("refund.long", move |tx, shop| {
         alerts::flows::raise(tx, shop, format!("refunds-long:{}", provider.as_str()), text.clone())
     });
-    Ok(raised.await?)
+    raised.await?;
+    Ok(false)
 }
 
 /// Those that stand in no posting yet: most of a list is known, and knowing it needs no writer.

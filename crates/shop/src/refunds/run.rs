@@ -16,7 +16,7 @@ use crate::customers::{self, Customer};
 use crate::orders::OrderId;
 use crate::orders::flows as order_flows;
 use crate::shop::Lanes;
-use crate::{Error, Shop};
+use crate::{Error, Shop, safety};
 
 /// Asks the provider to give money back, under the refund's own key, and follows it until it ended.
 #[derive(Debug, Serialize, Deserialize)]
@@ -45,6 +45,7 @@ impl Job for RunRefund {
     }
 
     async fn run(self, shop: &Shop, claim: Claim) -> Result<Ended, JobError> {
+        safety::flows::wait(shop).await?;
         let id = self.refund.clone();
         let loaded = shop.read("refund.load", move |tx| {
             let refund = rows::find(tx, &id)?;

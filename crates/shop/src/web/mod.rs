@@ -36,6 +36,8 @@ impl From<crate::Error> for Problem {
                 Problem::new(status, error.code(), "The provider does not answer", error.to_string())
                     .with_retry_after(std::time::Duration::from_secs(5))
             }
+            crate::Error::SafeMode => Problem::new(status, error.code(), "Safe mode is on", error.to_string())
+                .with_retry_after(std::time::Duration::from_secs(300)),
             crate::Error::ProviderRefused { .. } => {
                 Problem::new(status, error.code(), "The provider refused", error.to_string())
             }

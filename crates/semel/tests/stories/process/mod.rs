@@ -3,10 +3,13 @@
 //! The other stories hold an application in their own process. These start the real binary, and end it as a power cut, an
 //! operator or a broken database would; the world around it and the database live on.
 
+mod audit_log;
 mod command_line;
 mod database;
 mod doctor;
 mod kill;
 mod owner_mistakes;
 mod program;
+mod restore;
+mod sender;
 mod wake;

@@ -17,6 +17,7 @@ use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -38,6 +39,22 @@ use semel_shop::audit::{self, HookRow, Parameters, PayRow, TgRow, TruthRows};
 
 /// The token from the settings.
 pub const TOKEN: &str = "story-token-0123456789";
+
+static BINARY: OnceLock<PathBuf> = OnceLock::new();
+
+/// Says which build of the program runs. The program's own tests know theirs; who includes this file from elsewhere says
+/// it once, before the first world.
+#[allow(dead_code, reason = "for the campaigns that include this file")]
+pub fn use_binary(path: PathBuf) {
+    let _ = BINARY.set(path);
+}
+
+fn binary() -> PathBuf {
+    match option_env!("CARGO_BIN_EXE_semel") {
+        Some(built) => PathBuf::from(built),
+        None => BINARY.get().cloned().expect("use_binary says which program runs"),
+    }
+}
 
 /// Patience with a busy machine: a condition is looked at again and again until it holds or the time is up.
 pub struct Patience {
@@ -199,6 +216,12 @@ impl Door {
     pub async fn post_with_key(&self, path: &str, body: &Value, key: &str) -> Answer {
         let answer = self.call(Method::POST, path, Some(body), Some(key)).await;
         answer.unwrap_or_else(|error| panic!("POST {path} is answered: {error}"))
+    }
+
+    /// `POST` with this key; a server that is not there, or dies on the way, is an error.
+    #[allow(dead_code, reason = "for the campaigns that include this file")]
+    pub async fn try_post_with_key(&self, path: &str, body: &Value, key: &str) -> Result<Answer, String> {
+        self.call(Method::POST, path, Some(body), Some(key)).await
     }
 
     async fn call(
@@ -397,7 +420,8 @@ pub fn items(answer: &Answer) -> Vec<Value> {
     answer.body["items"].as_array().cloned().unwrap_or_default()
 }
 
-fn moment(value: &Value) -> i64 {
+/// A moment of the API in milliseconds.
+pub fn moment(value: &Value) -> i64 {
     let written = text(value);
     let read: jiff::Timestamp = written.parse().unwrap_or_else(|error| panic!("{written} is no moment: {error}"));
     read.as_millisecond()
@@ -461,6 +485,18 @@ impl World {
     /// A world whose database is on a server of the story's own.
     pub async fn at(url: StoreUrl, changes: &[(&str, &str)]) -> World {
         Self::build(tempdir(), Database::Elsewhere(url), changes).await
+    }
+
+    /// A world whose database is empty: the program makes its tables itself.
+    #[allow(dead_code, reason = "for the campaigns that include this file")]
+    pub async fn empty(engine: Engine, changes: &[(&str, &str)]) -> World {
+        match engine {
+            Engine::Sqlite => Self::in_file("semel.db", changes).await,
+            Engine::Postgres => {
+                let store = TestStore::real_time(Engine::Postgres, &[]).await;
+                Self::build(tempdir(), Database::Shared(store), changes).await
+            }
+        }
     }
 
     async fn build(folder: TempDir, database: Database, changes: &[(&str, &str)]) -> World {
@@ -560,7 +596,7 @@ impl World {
 
     /// Starts the program and waits for nothing.
     pub fn launch(&self, changes: &[(&str, &str)]) -> Program {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_semel"));
+        let mut command = Command::new(binary());
         command.arg("serve");
         self.dress(&mut command, changes);
         self.adopt(command)
@@ -601,13 +637,42 @@ impl World {
 
     /// The same with further settings.
     pub async fn cli_with(&self, arguments: &[&str], changes: &[(&str, &str)]) -> Said {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_semel"));
+        let mut command = Command::new(binary());
         command.args(arguments);
         self.dress(&mut command, changes);
         let watch = Stopwatch::start();
         let mut process = Process::start(command, self.folder.path());
         let status = process.wait_exit(60).await;
         Said { code: status.code(), out: process.said(), err: process.log(), took: watch.elapsed() }
+    }
+}
+
+/// For campaigns, where the program dies and comes back while somebody talks to it.
+#[allow(dead_code, reason = "for the campaigns that include this file")]
+impl World {
+    /// The door of the program, whether one is behind it or not.
+    pub fn door(&self) -> Door {
+        Door::at(self.address, TOKEN)
+    }
+
+    /// Starts a further copy of the program at an address of its own, and waits for nothing. PostgreSQL only.
+    pub fn launch_copy(&self, changes: &[(&str, &str)]) -> Program {
+        let address = free_address();
+        let mut command = Command::new(binary());
+        command.arg("serve");
+        self.dress(&mut command, changes);
+        command.env("SEMEL_LISTEN", address.to_string());
+        Program { process: Process::start(command, self.folder.path()), door: Door::at(address, TOKEN) }
+    }
+
+    /// The database, for a look or a change by hand. An SQLite file must not be held by a program.
+    pub fn store(&self) -> Store {
+        self.database.open()
+    }
+
+    /// Where the database is.
+    pub fn database_url(&self) -> StoreUrl {
+        self.database.url()
     }
 }
 
@@ -643,13 +708,18 @@ impl World {
     /// program stops when it is asked to, that no job is left over, and that every promise holds before the witness of the
     /// box.
     pub async fn finish(self, program: Program, killed: Killed) {
+        self.finish_asking(program, killed, &[]).await;
+    }
+
+    /// The same; answers what these queries count in the database once the program has ended.
+    pub async fn finish_asking(self, program: Program, killed: Killed, counts: &[&'static str]) -> Vec<i64> {
         program.at_rest().await;
         let verdict = self.cli(&["verify", "--at-rest"]).await.good();
         assert!(verdict.contains("every promise that can be checked here holds"), "{verdict}");
         program.terminate().await;
         let store = self.database.open();
         let left = "select state || ' ' || kind || coalesce(' (' || error || ')', '') from jobs
-             where state in ('running', 'dead') or (state = 'ready' and run_at <= semel_now()) order by id";
+             where state in ('running', 'dead') or (state = 'ready' and run_at <= semel_now() and kind <> 'audit.fresh') order by id";
         let rows = store.rows("test.left", left, &[]).await.expect("the database answers");
         let mut wrong: Vec<String> = rows.iter().map(|row| row.get(0).expect("a text")).collect();
         let truth = truth_rows(&self.sandbox.truth(), killed);
@@ -657,13 +727,19 @@ impl World {
         for verdict in verdicts.expect("the audit can ask").iter().filter(|verdict| !verdict.holds()) {
             wrong.push(format!("{} ({}): {}", verdict.id, verdict.meaning, verdict.violations.join(" ")));
         }
+        let mut counted = Vec::new();
+        for sql in counts {
+            let rows = store.rows("test.count", *sql, &[]).await.expect("the database answers");
+            counted.push(rows.first().map_or(0, |row| row.get(0).expect("a number")));
+        }
         self.sandbox.clone().stop().await;
         assert!(wrong.is_empty(), "the story does not end well:\n  {}", wrong.join("\n  "));
+        counted
     }
 }
 
 /// The box's ground truth as the audit reads it. Repeats that were answered alike are one row: they prove the same.
-fn truth_rows(truth: &Truth, killed: Killed) -> TruthRows {
+pub fn truth_rows(truth: &Truth, killed: Killed) -> TruthRows {
     let mut seen = BTreeSet::new();
     let mut fresh = |id: &str, hash: &str, status: u16| seen.insert((id.to_owned(), hash.to_owned(), status));
     let hooks = truth.gt_hook.iter().filter(|hook| fresh(&hook.event_id, &hook.body_hash, hook.status));

@@ -1,0 +1,71 @@
+//! The sender of a bot: of all copies on one PostgreSQL, one at a time sends its messages.
+//!
+//! Telegram counts the messages of a bot, wherever they come from, so the pace has to live in one place. Every copy writes
+//! messages, and a commit wakes whoever holds the lease as it wakes any other copy.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use semel_kernel::clock::Time;
+use semel_kernel::jobs::Workers;
+use semel_kernel::leases::{self, Sole};
+use semel_kernel::store::{Engine, StoreError};
+use semel_shop::{Lanes, Shop, messages};
+
+/// What the lease is called, before the bot's id: the limits are the bot's, so a new token gets no second sender.
+const LEASE: &str = "sender";
+/// How long a dead sender is waited for. Long enough for a copy or a database that stalls for some seconds; and with two
+/// seconds to the next look of a standby and one of care, another copy sends within twenty seconds of a death.
+const TERM: Duration = Duration::from_secs(15);
+/// After a holder that did not give the lease back: its last calls may still be on their way.
+const CARE: Duration = Duration::from_secs(1);
+
+/// Who serves the lane of messages, where several copies could.
+pub struct Sender {
+    workers: Arc<Workers<Shop>>,
+    shop: Shop,
+    name: String,
+    owner: String,
+    term: Duration,
+}
+
+impl Sender {
+    /// The sender for `lane`, if it is the lane of messages and somebody else might serve it, too: an embedded database has
+    /// one program, and without a bot nothing leaves. Where the owner wants jobs of a dead copy taken up sooner than
+    /// [`TERM`], the lease lasts no longer than they do.
+    pub fn of(
+        lane: &'static str,
+        workers: &Arc<Workers<Shop>>,
+        shop: &Shop,
+        owner: &str,
+        job_lease: Duration,
+    ) -> Option<Sender> {
+        if lane != Lanes::MESSAGES || shop.store.engine() == Engine::Sqlite {
+            return None;
+        }
+        let name = format!("{LEASE}:{}", shop.bot.as_ref()?.id());
+        let (workers, shop, owner) = (Arc::clone(workers), shop.clone(), owner.to_owned());
+        Some(Sender { workers, shop, name, owner, term: TERM.min(job_lease) })
+    }
+
+    /// Sends while this copy holds the lease, until `stop`. An error ends it: run it under a supervisor.
+    pub async fn serve(self: Arc<Self>, stop: CancellationToken) -> Result<(), StoreError> {
+        leases::serve(&self.shop.store, &self.name, &self.owner, self.term, &*self, stop).await
+    }
+}
+
+impl Sole for Sender {
+    fn holds(&self, until: Time) {
+        messages::allow_until(&self.shop, until);
+    }
+
+    async fn work(&self, clean: bool, stop: CancellationToken) -> Result<(), StoreError> {
+        if !clean {
+            messages::hold_back(&self.shop, CARE);
+        }
+        messages::recall_silence(&self.shop).await?;
+        Arc::clone(&self.workers).serve(Lanes::MESSAGES, self.shop.clone(), stop).await
+    }
+}
