@@ -158,7 +158,10 @@ async fn run(args: RunArgs) -> Result<ExitCode> {
             report.sections.push(measure(*part, &place, &lengths).await?);
         }
     }
-    let text = report.text();
+    let text = match std::fs::read_to_string(&args.out) {
+        Ok(before) if args.only.is_some() => report.put_into(&before),
+        _ => report.text(),
+    };
     if let Some(folder) = args.out.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder)?;
     }

@@ -52,16 +52,22 @@ struct Run {
 }
 
 impl Run {
-    /// The longest chain of exchanges, each begun when the one before was over, until `end` after the webhook. One that is
-    /// still under way then is counted: the message has arrived before its answer.
-    fn in_a_row(&self, end: Duration) -> usize {
-        let end = self.begun + end;
-        let mut spans: Vec<(Instant, Instant)> = self
-            .exchanges
-            .iter()
-            .filter(|one| one.asked < end)
-            .map(|one| (one.answered.unwrap_or(end).min(end), one.asked))
-            .collect();
+    /// Round trips in a row until the webhook was answered: those that were over by then.
+    fn until_answer(&self) -> usize {
+        let end = self.begun + self.answer;
+        self.in_a_row(|one| one.answered.filter(|over| *over <= end))
+    }
+
+    /// Round trips in a row until the message had arrived, which it has before the call that brings it is answered.
+    fn until_message(&self) -> usize {
+        let end = self.begun + self.message;
+        self.in_a_row(|one| (one.asked < end).then(|| one.answered.map_or(end, |over| over.min(end))))
+    }
+
+    /// The longest chain of exchanges, each begun when the one before was over. `over` says when one was, if it counts.
+    fn in_a_row(&self, over: impl Fn(&Exchange) -> Option<Instant>) -> usize {
+        let mut spans: Vec<(Instant, Instant)> =
+            self.exchanges.iter().filter_map(|one| Some((over(one)?, one.asked))).collect();
         spans.sort();
         let (mut count, mut free_at) = (0, self.begun);
         for (over, asked) in spans {
@@ -143,20 +149,20 @@ async fn semel(place: &Place, lengths: &Lengths, postgres: &Postgres, section: &
         .count();
     section.aimed(
         "Semel: webhook to answer",
-        format!("{}, {} round trip(s) in a row", ms(run.answer), run.in_a_row(run.answer)),
+        format!("{}, {} round trip(s) in a row", ms(run.answer), run.until_answer()),
         format!(
             "{asked_database} with the database on the wire meanwhile; one round trip took {:.1} ms",
             far.trip.as_secs_f64() * 1000.0
         ),
         "1 database round trip",
-        run.in_a_row(run.answer) <= 1,
+        run.until_answer() <= 1,
     );
     section.aimed(
         "Semel: webhook to message",
-        format!("{}, {} round trips in a row", ms(run.message), run.in_a_row(run.message)),
+        format!("{}, {} round trips in a row", ms(run.message), run.until_message()),
         on_the_wire(&run),
         "at most 9",
-        run.in_a_row(run.message) <= 9,
+        run.until_message() <= 9,
     );
     // The delivery is written after Telegram's answer.
     sleep(ROUND_TRIP * 20).await;
@@ -189,13 +195,13 @@ async fn usual_way(place: &Place, lengths: &Lengths, postgres: &Postgres, sectio
         }
     }
     let run = median(runs)?;
-    let answer = format!("{}, {} round trips in a row", ms(run.answer), run.in_a_row(run.answer));
+    let answer = format!("{}, {} round trips in a row", ms(run.answer), run.until_answer());
     section.figure(
         "The usual way (b): webhook to answer",
         answer,
         format!("one round trip took {:.1} ms", far.trip.as_secs_f64() * 1000.0),
     );
-    let message = format!("{}, {} round trips in a row", ms(run.message), run.in_a_row(run.message));
+    let message = format!("{}, {} round trips in a row", ms(run.message), run.until_message());
     section.figure("The usual way (b): webhook to message", message, on_the_wire(&run));
     service.stop().await?;
     far.sandbox.stop().await;

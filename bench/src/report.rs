@@ -78,26 +78,47 @@ impl Report {
     /// As Markdown.
     pub fn text(&self) -> String {
         let mut out = String::from(
-            "# What was measured\n\nWritten by `bench/run`; do not edit. Every figure was measured in this one run.\n\n",
+            "# What was measured\n\nWritten by `bench/run`; do not edit. Each part says when and on what; its ratios are of that one run.\n",
         );
+        for section in &self.sections {
+            out.push_str(&self.part(section));
+        }
+        out
+    }
+
+    /// `before`, the results of an earlier run, with the parts that were measured now put in the place of their own.
+    pub fn put_into(&self, before: &str) -> String {
+        let mut parts: Vec<String> = before.split("\n## ").map(str::to_owned).collect();
+        for section in &self.sections {
+            let fresh = self.part(section);
+            let fresh = fresh.trim_start_matches("\n## ").to_owned();
+            let title = format!("{}\n", section.title);
+            match parts.iter_mut().skip(1).find(|part| part.starts_with(&title)) {
+                Some(old) => *old = fresh,
+                None => parts.push(fresh),
+            }
+        }
+        parts.iter().map(|part| part.trim_end()).collect::<Vec<_>>().join("\n\n## ") + "\n"
+    }
+
+    fn part(&self, section: &Section) -> String {
+        let mut out = format!("\n## {}\n\n", section.title);
         for line in &self.run {
             let _ = writeln!(out, "- {line}");
         }
-        for section in &self.sections {
-            let _ = writeln!(out, "\n## {}\n", section.title);
-            for sentence in &section.how {
-                let _ = writeln!(out, "{sentence}");
-            }
-            if !section.figures.is_empty() {
-                out.push_str("\n| What | Measured | Against | Aim |\n|---|---|---|---|\n");
-            }
-            for figure in &section.figures {
-                let cells = [figure.what.as_str(), &figure.measured, &figure.against, &verdict(figure)].map(cell);
-                let _ = writeln!(out, "| {} |", cells.join(" | "));
-            }
-            for (title, text) in &section.blocks {
-                let _ = writeln!(out, "\n{title}\n\n```text\n{}\n```", text.trim_end());
-            }
+        out.push('\n');
+        for sentence in &section.how {
+            let _ = writeln!(out, "{sentence}");
+        }
+        if !section.figures.is_empty() {
+            out.push_str("\n| What | Measured | Against | Aim |\n|---|---|---|---|\n");
+        }
+        for figure in &section.figures {
+            let cells = [figure.what.as_str(), &figure.measured, &figure.against, &verdict(figure)].map(cell);
+            let _ = writeln!(out, "| {} |", cells.join(" | "));
+        }
+        for (title, text) in &section.blocks {
+            let _ = writeln!(out, "\n{title}\n\n```text\n{}\n```", text.trim_end());
         }
         out
     }
