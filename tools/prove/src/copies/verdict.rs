@@ -1,0 +1,258 @@
+//! The end of a round: the wait for rest, and what the sandbox, the database and the diary say about it together.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::time::sleep;
+
+use semel_kernel::clock::{Clock, Stopwatch};
+use semel_kernel::store::Store;
+use semel_kernel::testing::{self, PgServer};
+use semel_sandbox::{GtTg, Provider, Sandbox, Truth};
+use semel_shop::audit::{self, HookRow, Parameters, PayRow, TgRow, TruthRows, Verdict};
+
+use super::nemesis::LEASE;
+use super::watch::{About, Diary, look_in};
+
+/// How long after the end of trouble everything may take to be at rest.
+const REST: Duration = Duration::from_secs(120);
+
+const RUNNING: &str = "select count(*) from jobs where state = 'running' or (state = 'ready' and run_at <= semel_now() and kind <> 'audit.fresh')";
+const DEAD: &str =
+    "select kind || ' ' || id || coalesce(' (' || error || ')', '') from jobs where state = 'dead' order by id";
+const ORDERS: &str = "select state, count(*) from orders group by state order by state";
+const DELIVERED: &str = "select c.telegram_id, count(*) from deliveries d join items i on i.id = d.item
+    join orders o on o.id = i.order_id join customers c on c.id = o.customer
+    where d.state = 'delivered' and d.unit is not null group by c.telegram_id";
+const UNCERTAIN: &str = "select id from messages where uncertain > 0";
+const LOCKS: &str = "select count(*) from pg_locks where locktype = 'advisory'";
+
+/// What a round came to.
+#[derive(Debug, Default)]
+pub struct Ending {
+    /// Seconds from the end of trouble and load to rest.
+    pub rest_s: u64,
+    /// Promises that hold.
+    pub promises_held: u64,
+    /// Promises that were asked.
+    pub promises: u64,
+    /// Orders by state.
+    pub orders: BTreeMap<String, u64>,
+    /// Messages that Telegram took and whose answer was cut off.
+    pub unknowns_injected: u64,
+    /// Those of them that are recorded as of unknown fate, at least for a while.
+    pub unknowns_recorded: u64,
+    /// Messages that Telegram took more than once.
+    pub messages_repeated: u64,
+}
+
+/// Who knows what happened.
+pub struct Witness<'a> {
+    /// PostgreSQL.
+    pub server: &'a Arc<PgServer>,
+    /// The outside world.
+    pub sandbox: &'a Sandbox,
+    /// What was done to the copies.
+    pub diary: &'a Diary,
+    /// Ids of messages whose answers a proxy kept back, once for each time.
+    pub lost_answers: &'a [String],
+}
+
+impl Witness<'_> {
+    fn store(&self) -> Result<Store> {
+        Store::open(&self.server.url("shop"), testing::options(), Clock::system()).context("the database does not open")
+    }
+
+    /// Waits until nothing is left to do and every promise holds, two minutes at most. What does not hold then is a
+    /// trouble.
+    pub async fn rest(&self) -> Result<Ending> {
+        let store = self.store()?;
+        let watch = Stopwatch::start();
+        let verdicts = loop {
+            let late = watch.elapsed() > REST;
+            let left = number(&store, RUNNING).await?;
+            if left == 0 || late {
+                let verdicts = self.verdicts(&store).await?;
+                if late || verdicts.iter().all(Verdict::holds) {
+                    if left > 0 {
+                        self.diary
+                            .trouble(About::Rest, format!("{left} jobs run or are due after {} s", REST.as_secs()));
+                    }
+                    break verdicts;
+                }
+            }
+            sleep(Duration::from_secs(1)).await;
+        };
+        let mut ending = Ending { rest_s: watch.elapsed().as_secs(), ..Ending::default() };
+        for verdict in &verdicts {
+            ending.promises += 1;
+            if verdict.holds() {
+                ending.promises_held += 1;
+                continue;
+            }
+            let (id, meaning, count) = (verdict.id, verdict.meaning, verdict.count);
+            let rows = verdict.violations.join(" ");
+            self.diary.trouble(About::Promise, format!("{id} ({meaning}) is broken by {count} rows, such as {rows}"));
+        }
+        for row in store.rows("prove.dead", DEAD, &[]).await? {
+            self.diary.trouble(About::Lost, format!("a job gave up: {}", row.get::<String>(0)?));
+        }
+        for row in store.rows("prove.orders", ORDERS, &[]).await? {
+            ending.orders.insert(row.get(0)?, u64::try_from(row.get::<i64>(1)?).unwrap_or(0));
+        }
+        let locks = match look_in(self.server).await {
+            Some(client) => client.query_one(LOCKS, &[]).await?.get::<_, i64>(0),
+            None => 0,
+        };
+        if locks > 0 {
+            self.diary.trouble(About::Sessions, format!("{locks} advisory locks are held at rest"));
+        }
+        Ok(ending)
+    }
+
+    async fn verdicts(&self, store: &Store) -> Result<Vec<Verdict>> {
+        let truth = self.truth();
+        let parameters =
+            Parameters { deadline: 60_000, lease: i64::try_from(LEASE.as_millis())?, ..Parameters::default() };
+        Ok(audit::check_with_truth(store, &truth, parameters, true).await?)
+    }
+
+    /// Each customer has in the chat what the books call delivered, and nothing of anybody else.
+    pub async fn goods(&self) -> Result<()> {
+        let store = self.store()?;
+        let mut owed: BTreeMap<i64, i64> = BTreeMap::new();
+        for row in store.rows("prove.delivered", DELIVERED, &[]).await? {
+            owed.insert(row.get(0)?, row.get(1)?);
+        }
+        let mut owners: BTreeMap<String, BTreeSet<i64>> = BTreeMap::new();
+        let mut got: BTreeMap<i64, i64> = BTreeMap::new();
+        for chat in self.sandbox.chats() {
+            let keys = keys(self.sandbox, chat);
+            if !keys.is_empty() {
+                got.insert(chat, i64::try_from(keys.len())?);
+            }
+            for key in keys {
+                owners.entry(key).or_default().insert(chat);
+            }
+        }
+        for (key, owners) in owners.iter().filter(|(_, owners)| owners.len() > 1) {
+            self.diary.trouble(About::Doubled, format!("{key} went to several customers: {owners:?}"));
+        }
+        let customers: BTreeSet<i64> = owed.keys().chain(got.keys()).copied().collect();
+        for customer in customers {
+            let (owed, got) = (owed.get(&customer).copied().unwrap_or(0), got.get(&customer).copied().unwrap_or(0));
+            let about = if got < owed { About::Lost } else { About::Doubled };
+            if got != owed {
+                self.diary.trouble(about, format!("customer {customer} has {got} keys, and the books say {owed}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Every message that Telegram took and whose answer was cut off was once of unknown fate.
+    pub async fn unknowns(&self, ending: &mut Ending) -> Result<()> {
+        let store = self.store()?;
+        let mut recorded: BTreeSet<String> = BTreeSet::new();
+        for row in store.rows("prove.uncertain", UNCERTAIN, &[]).await? {
+            recorded.insert(row.get(0)?);
+        }
+        let mut taken: BTreeMap<String, u64> = BTreeMap::new();
+        for call in self.sandbox.truth().gt_tg.into_iter().filter(|call| call.accepted) {
+            *taken.entry(call.msg_id).or_default() += 1;
+        }
+        let injected: BTreeSet<&String> = self.lost_answers.iter().filter(|id| taken.contains_key(*id)).collect();
+        ending.unknowns_injected = injected.len() as u64;
+        ending.unknowns_recorded = injected.iter().filter(|id| recorded.contains(id.as_str())).count() as u64;
+        ending.messages_repeated = taken.values().filter(|times| **times > 1).count() as u64;
+        Ok(())
+    }
+
+    /// The sandbox's ground truth as the audit reads it. Repeats that were answered alike are one row: they prove the same.
+    fn truth(&self) -> TruthRows {
+        let truth = self.sandbox.truth();
+        let mut seen = BTreeSet::new();
+        let hooks = truth
+            .gt_hook
+            .iter()
+            .filter(|hook| seen.insert((hook.provider, hook.event_id.clone(), hook.body_hash.clone(), hook.status)));
+        let hooks = hooks.map(|hook| HookRow {
+            provider: hook.provider.as_str().to_owned(),
+            merchant: hook.merchant.clone(),
+            event_id: hook.event_id.clone(),
+            body_hash: hook.body_hash.clone(),
+            // CrystalPay takes 429 for an acknowledgement.
+            status: match (hook.provider, hook.status) {
+                (Provider::CrystalPay, 429) => 200,
+                (_, status) => i64::from(status),
+            },
+            sent_at: hook.sent_at,
+            answered_at: Some(hook.answered_at),
+        });
+        let pays = truth.gt_pay.iter().map(|pay| PayRow {
+            provider: pay.provider.as_str().to_owned(),
+            merchant: pay.merchant.clone(),
+            provider_payment_id: pay.provider_payment_id.clone(),
+            currency: pay.currency.clone(),
+            captured: pay.captured,
+            refunded: pay.refunded,
+        });
+        let unheard = self.unheard(&truth);
+        let calls = truth.gt_tg.iter().map(|call| TgRow {
+            call_id: call.call_id.clone(),
+            token: call.token.clone(),
+            chat_id: call.chat_id.unwrap_or_default(),
+            method: call.method.clone(),
+            msg_id: Some(call.msg_id.clone()),
+            accepted: call.accepted,
+            answer_lost: call.answer_lost || unheard.contains(&call.call_id),
+            retry_after: call.retry_after,
+            scope: call.scope.clone(),
+            at: call.at,
+        });
+        TruthRows { hooks: hooks.collect(), pays: pays.collect(), tg: calls.collect(), ..TruthRows::default() }
+    }
+
+    /// Calls that Telegram did and that were done again, where there is a reason: a proxy kept the answer back, or
+    /// something between the two kept the copy from writing the answer down.
+    fn unheard(&self, truth: &Truth) -> BTreeSet<String> {
+        let mut kept_back: BTreeMap<&str, usize> = BTreeMap::new();
+        for id in self.lost_answers {
+            *kept_back.entry(id.as_str()).or_default() += 1;
+        }
+        let mut calls: BTreeMap<&str, Vec<&GtTg>> = BTreeMap::new();
+        for call in truth.gt_tg.iter().filter(|call| call.accepted) {
+            calls.entry(call.msg_id.as_str()).or_default().push(call);
+        }
+        let mut unheard = BTreeSet::new();
+        for (id, calls) in &calls {
+            for (one, next) in calls.iter().zip(calls.iter().skip(1)) {
+                let left = kept_back.get_mut(id).filter(|left| **left > 0);
+                let excused = match left {
+                    Some(left) => {
+                        *left -= 1;
+                        true
+                    }
+                    None => self.diary.was_disturbed(one.at, next.at),
+                };
+                if excused {
+                    unheard.insert(one.call_id.clone());
+                }
+            }
+        }
+        unheard
+    }
+}
+
+/// The different keys in a chat.
+fn keys(sandbox: &Sandbox, chat: i64) -> BTreeSet<String> {
+    let texts = sandbox.chat(chat).into_iter().map(|message| message.text);
+    let lines = texts.flat_map(|words| words.lines().map(str::to_owned).collect::<Vec<_>>());
+    lines.filter(|line| line.starts_with("KEY-")).collect()
+}
+
+async fn number(store: &Store, sql: &'static str) -> Result<i64> {
+    let rows = store.rows("prove.number", sql, &[]).await?;
+    Ok(rows.first().context("a count has a row")?.get(0)?)
+}
