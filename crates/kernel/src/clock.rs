@@ -68,6 +68,8 @@ pub struct Clock(Arc<Source>);
 #[derive(Debug)]
 enum Source {
     System,
+    /// Where the machine's clock stood, and the time that has passed since.
+    Steady(Time, Stopwatch),
     Manual(AtomicI64),
 }
 
@@ -82,10 +84,21 @@ impl Clock {
         Self(Arc::new(Source::Manual(AtomicI64::new(start.0))))
     }
 
+    /// This clock from now on, without the steps that somebody makes the machine's clock take: for pauses and cool-downs. It
+    /// may so differ from other clocks; hand on what is left of a pause, not the moment of its end. A manual clock stays itself.
+    #[must_use]
+    pub fn steady(&self) -> Self {
+        match &*self.0 {
+            Source::System => Self(Arc::new(Source::Steady(system_now(), Stopwatch::start()))),
+            Source::Steady(..) | Source::Manual(_) => self.clone(),
+        }
+    }
+
     /// Now.
     pub fn now(&self) -> Time {
         match &*self.0 {
             Source::System => system_now(),
+            Source::Steady(at, since) => *at + since.elapsed(),
             Source::Manual(at) => Time(at.load(Ordering::SeqCst)),
         }
     }

@@ -56,7 +56,7 @@ create table jobs (
 );
 
 create unique index jobs_slot on jobs (kind, slot) where slot is not null;
-create index jobs_due on jobs (lane, run_at) where state = 'ready';
+create index jobs_due on jobs (lane, run_at, id) where state = 'ready';
 create index jobs_held on jobs (lease_until) where state = 'running';
 create index jobs_dead on jobs (ended_at) where state = 'dead';
 

@@ -12,10 +12,10 @@ crate::statements! {
     CLAIM = {
         sqlite: "update jobs set state = 'running', fence = fence + 1, attempts = attempts + 1, owner = $2, pulled = 0,
             lease_until = semel_now() + $3, claimed_at = semel_now()
-            where id in (select id from jobs where lane = $1 and state = 'ready' and run_at <= semel_now() order by run_at limit $4)
+            where id in (select id from jobs where lane = $1 and state = 'ready' and run_at <= semel_now() order by run_at, id limit $4)
             returning id, kind, payload, fence, attempts, max_attempts, thread",
         postgres: "with due as materialized (select id from jobs where lane = $1 and state = 'ready' and run_at <= semel_now()
-                order by run_at limit $4 for update skip locked)
+                order by run_at, id limit $4 for update skip locked)
             update jobs j set state = 'running', fence = j.fence + 1, attempts = j.attempts + 1, owner = $2, pulled = false,
             lease_until = semel_now() + $3, claimed_at = semel_now() from due where j.id = due.id
             returning j.id, j.kind, j.payload, j.fence, j.attempts, j.max_attempts, j.thread",

@@ -242,7 +242,11 @@ impl<C: Clone + Send + Sync + 'static> Workers<C> {
         let most = i64::try_from(most).unwrap_or(1);
         let rows =
             self.store.single("jobs.claim", move |tx| tx.rows(sql::CLAIM, args![lane, &owner, lease, most])).await?;
-        rows.iter().map(|row| self.claim_of(row)).collect()
+        let mut claims: Vec<(String, Claim)> =
+            rows.iter().map(|row| self.claim_of(row)).collect::<Result<_, StoreError>>()?;
+        // In the order in which they were written, whatever order a database gives its answer.
+        claims.sort_by(|(_, one), (_, other)| one.job.as_str().cmp(other.job.as_str()));
+        Ok(claims)
     }
 
     fn claim_of(&self, row: &Row) -> Result<(String, Claim), StoreError> {

@@ -100,7 +100,8 @@ impl Outbound {
             own: Wire::new(&options, false)?,
             public: Wire::new(&options, true)?,
             allow_private: options.allow_private,
-            clock,
+            // A step of the machine's clock must not keep a host shut, nor open it too soon.
+            clock: clock.steady(),
             chance,
         })))
     }

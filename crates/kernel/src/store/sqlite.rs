@@ -69,6 +69,10 @@ impl Sqlite {
             let (queue, clock) = (Arc::clone(&read_queue), clock.clone());
             spawn("store-reader", move || read_loop(connection, &queue, &clock))?;
         }
+        // The log beside the file is there now. SQLite syncs the folder when it first syncs the log, and does not look at
+        // what became of that: without its name in the folder, what the log keeps would go with the power.
+        sync_folder_of(path)?;
+        check("file.synced", "database")?;
         Ok(Self { writer: writes, readers: reads, _lock: lock })
     }
 
@@ -93,6 +97,12 @@ fn make_private_folder(folder: &Path) -> Result<(), StoreError> {
         .mode(0o700)
         .create(folder)
         .map_err(|error| StoreError::Unavailable(format!("cannot make the folder {}: {error}", folder.display())))
+}
+
+fn sync_folder_of(path: &Path) -> Result<(), StoreError> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let synced = File::open(folder).and_then(|opened| opened.sync_all());
+    synced.map_err(|error| StoreError::Unavailable(format!("cannot sync the folder {}: {error}", folder.display())))
 }
 
 fn make_private(path: &Path) {

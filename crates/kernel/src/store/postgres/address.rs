@@ -41,7 +41,10 @@ impl Address {
         let parsed: Result<Config, _> = rest.parse();
         let mut config =
             parsed.map_err(|error| StoreError::Schema(format!("the database address is not valid: {error}")))?;
-        config.application_name(application);
+        // Whoever looks at the server's sessions may have named us in the address.
+        if config.get_application_name().is_none() {
+            config.application_name(application);
+        }
         let tls_at_once = config.get_ssl_negotiation() == SslNegotiation::Direct;
         Ok(Self { tls: wish.tls(tls_at_once)?, tls_at_once, limit, ..Self::of(config) })
     }
