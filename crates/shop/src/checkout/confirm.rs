@@ -42,7 +42,7 @@ impl Job for ConfirmPayment {
     type Context = Shop;
     const KIND: &'static str = "payment.confirm";
     const LANE: &'static str = Lanes::MONEY;
-    const RETRY: Retry = Retry::backoff(Duration::from_secs(2), Duration::from_secs(600), 100);
+    const RETRY: Retry = Retry::backoff(Duration::from_secs(2), Duration::from_secs(60), 1000);
 
     fn slot(&self) -> Option<String> {
         Some(self.payment.to_string())
@@ -113,7 +113,7 @@ impl ConfirmPayment {
                     text: format!("{}: {said}", self.provider.as_str()),
                 }
             }
-            TalkOrStore::Talk(error) => talk::job_error(self.provider, error, shop.now()),
+            TalkOrStore::Talk(error) => talk::job_error(self.provider, error, shop.now(), shop.outbound.now()),
             TalkOrStore::Own(error) => error.into(),
         }
     }

@@ -32,7 +32,7 @@ impl Job for ResolveHint {
     type Context = Shop;
     const KIND: &'static str = "hint.resolve";
     const LANE: &'static str = Lanes::MONEY;
-    const RETRY: Retry = Retry::backoff(Duration::from_secs(1), Duration::from_secs(600), 30);
+    const RETRY: Retry = Retry::backoff(Duration::from_secs(1), Duration::from_secs(60), 120);
 
     fn slot(&self) -> Option<String> {
         Some(match self.again {
@@ -69,7 +69,7 @@ impl Job for ResolveHint {
                 return notice.end(shop, QUARANTINED, Some(&reason)).await;
             }
             Err(TalkOrStore::Own(error)) => error.into(),
-            Err(TalkOrStore::Talk(error)) => talk::job_error(provider, error, shop.now()),
+            Err(TalkOrStore::Talk(error)) => talk::job_error(provider, error, shop.now(), shop.outbound.now()),
         };
         match error {
             JobError::Later { .. } => Err(error),

@@ -51,7 +51,9 @@ impl Job for SweepProvider {
             Err(TalkOrStore::Own(error)) => return Err(error.into()),
             // CrystalPay has no list: each payment is asked by its own job. Heleket has none of refunds.
             Err(TalkOrStore::Talk(TalkError::Unsupported(_))) => {}
-            Err(TalkOrStore::Talk(error)) => return Err(talk::job_error(self.provider, error, shop.now())),
+            Err(TalkOrStore::Talk(error)) => {
+                return Err(talk::job_error(self.provider, error, shop.now(), shop.outbound.now()));
+            }
         }
         Ok(shop.write(Self::KIND, move |tx, _| Ok::<_, Error>(claim.finish(tx)?)).await?)
     }
@@ -145,7 +147,8 @@ fn book(
         Some(payment) => Some(payment),
         None => match seen.ours.as_deref().and_then(PaymentId::parse) {
             Some(ours) => match flows::find(tx, &ours) {
-                Ok(payment) => Some(payment.id),
+                // A list may name a payment that we opened elsewhere: then it is not about that one.
+                Ok(payment) => (payment.provider == provider).then_some(payment.id),
                 Err(Error::NotFound { .. }) => None,
                 Err(error) => return Err(error),
             },

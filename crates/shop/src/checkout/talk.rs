@@ -58,11 +58,12 @@ pub async fn send(
 }
 
 /// What a job does about it: later when told so, again when it may help, a dead letter when it cannot.
-pub fn job_error(provider: Provider, error: TalkError, now: Time) -> JobError {
+pub fn job_error(provider: Provider, error: TalkError, now: Time, on_client: Time) -> JobError {
     let text = format!("{}: {error}", provider.as_str());
     match error {
         TalkError::Away(away) => match away.retry_at() {
-            Some(at) => JobError::Later { at, text },
+            // The client tells a moment of its own clock; a job waits on the database's.
+            Some(at) => JobError::Later { at: now + at.since(on_client), text },
             None => JobError::Retry(text),
         },
         TalkError::Said(CallError::Throttled { after_ms }) => {

@@ -63,13 +63,17 @@ impl Job for DeliverEvent {
         let answer = shop.outbound.call(call, request).await;
 
         let now = shop.now();
+        // The client tells a moment of its own clock; a job waits on the database's.
+        let away = answer.as_ref().err().and_then(outbound::OutboundError::retry_at);
+        let away = away.map(|at| now + at.since(shop.outbound.now()));
         match next(answer.map(|answer| (answer.status(), retry_after(answer.headers(), now)))) {
             Next::Done => end(shop, claim, Outcome::Confirmed, false).await,
             Next::Gone => end(shop, claim, Outcome::Failed, true).await,
             Next::Later { at, text } if now.since(published) < PATIENCE => {
                 // Waits grow with the age of the event, so that an address that stays down is not asked for nothing.
                 let grown = now + shop.chance.jitter((now.since(published) / 4).min(LONGEST_WAIT / 2));
-                Err(JobError::Later { at: at.min(now + LONGEST_WAIT).max(grown), text })
+                let at = away.unwrap_or(at).min(now + LONGEST_WAIT).max(grown);
+                Err(JobError::Later { at, text })
             }
             Next::Later { text, .. } | Next::Retry { text } => Err(JobError::Retry(text)),
         }

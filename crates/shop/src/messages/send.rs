@@ -49,7 +49,7 @@ impl Job for DeliverMessage {
     type Context = Shop;
     const KIND: &'static str = "message.send";
     const LANE: &'static str = Lanes::MESSAGES;
-    const RETRY: Retry = Retry::backoff(Duration::from_secs(2), Duration::from_secs(600), 12);
+    const RETRY: Retry = Retry::backoff(Duration::from_secs(2), Duration::from_secs(100), 24);
     const MANNER: Option<Manner> = Some(Manner::Blind);
 
     fn slot(&self) -> Option<String> {
@@ -130,7 +130,7 @@ impl Sending<'_> {
         }
         match self.call(bot, goods).await {
             Verdict::Sent { telegram_id } => self.sent(telegram_id).await,
-            Verdict::NotYet { at, text } => self.not_yet(at, text).await,
+            Verdict::NotYet { at, text } => self.not_yet(at.map(|at| silence::on_database(self.shop, at)), text).await,
             Verdict::Silence { seconds } => self.silence(bot, seconds).await,
             Verdict::BadToken { text } => self.bad_token(text).await,
             Verdict::Moved { to } if to == self.message.chat_id => {

@@ -43,10 +43,10 @@ pub fn allow_until(shop: &Shop, until: Time) {
 
 /// A moment to come on the clock of the HTTP client as the database's clock will show it.
 pub(super) fn on_database(shop: &Shop, at: Time) -> Time {
-    shop.now() + at.since(shop.store.clock().now())
+    shop.now() + at.since(shop.telegram.now())
 }
 
 /// The other way round.
 fn on_client(shop: &Shop, at: Time) -> Time {
-    shop.store.clock().now() + at.since(shop.now())
+    shop.telegram.now() + at.since(shop.now())
 }

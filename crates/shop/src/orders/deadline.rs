@@ -21,7 +21,7 @@ impl Job for ExpireOrder {
     type Context = Shop;
     const KIND: &'static str = "order.expire";
     const LANE: &'static str = Lanes::CARE;
-    const RETRY: Retry = Retry::backoff(Duration::from_secs(5), Duration::from_secs(600), 50);
+    const RETRY: Retry = Retry::backoff(Duration::from_secs(5), Duration::from_secs(60), 500);
 
     fn slot(&self) -> Option<String> {
         Some(self.order.to_string())

@@ -165,7 +165,7 @@ impl Job for ServeWaiting {
     type Context = Shop;
     const KIND: &'static str = "stock.serve";
     const LANE: &'static str = Lanes::CARE;
-    const RETRY: Retry = Retry::backoff(Duration::from_secs(2), Duration::from_secs(600), 50);
+    const RETRY: Retry = Retry::backoff(Duration::from_secs(2), Duration::from_secs(60), 500);
 
     /// None: each look is one of its own, and one that ended says nothing about the next.
     fn slot(&self) -> Option<String> {

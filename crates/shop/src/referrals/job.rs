@@ -24,7 +24,7 @@ impl Job for RewardReferrer {
     type Context = Shop;
     const KIND: &'static str = "referral.reward";
     const LANE: &'static str = Lanes::MONEY;
-    const RETRY: Retry = Retry::backoff(Duration::from_secs(2), Duration::from_secs(600), 20);
+    const RETRY: Retry = Retry::backoff(Duration::from_secs(2), Duration::from_secs(60), 200);
 
     fn slot(&self) -> Option<String> {
         Some(self.order.to_string())

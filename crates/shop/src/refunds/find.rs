@@ -31,7 +31,7 @@ impl Job for FindRefunds {
     type Context = Shop;
     const KIND: &'static str = "refund.find";
     const LANE: &'static str = Lanes::MONEY;
-    const RETRY: Retry = Retry::backoff(Duration::from_secs(2), Duration::from_secs(600), 20);
+    const RETRY: Retry = Retry::backoff(Duration::from_secs(2), Duration::from_secs(60), 200);
 
     fn slot(&self) -> Option<String> {
         Some(format!("{}:{}:{}", self.provider.as_str(), self.provider_payment_id, self.refunded))
@@ -41,7 +41,9 @@ impl Job for FindRefunds {
         match look::of_payment(shop, self.provider, &self.provider_payment_id).await {
             Ok(()) => {}
             Err(TalkOrStore::Own(error)) => return Err(error.into()),
-            Err(TalkOrStore::Talk(error)) => return Err(talk::job_error(self.provider, error, shop.now())),
+            Err(TalkOrStore::Talk(error)) => {
+                return Err(talk::job_error(self.provider, error, shop.now(), shop.outbound.now()));
+            }
         }
         let ended = shop.write(Self::KIND, move |tx, shop| {
             self.tell_gap(tx, shop)?;

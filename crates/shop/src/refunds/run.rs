@@ -33,7 +33,7 @@ impl Job for RunRefund {
     type Context = Shop;
     const KIND: &'static str = "refund.run";
     const LANE: &'static str = Lanes::MONEY;
-    const RETRY: Retry = Retry::backoff(Duration::from_secs(2), Duration::from_secs(3600), 60);
+    const RETRY: Retry = Retry::backoff(Duration::from_secs(2), Duration::from_secs(60), 3000);
     const MANNER: Option<Manner> = Some(Manner::Keyed);
 
     fn slot(&self) -> Option<String> {
@@ -77,7 +77,9 @@ impl Job for RunRefund {
             Err(TalkOrStore::Talk(TalkError::Said(CallError::Refused { text, .. }) | TalkError::Unsupported(text))) => {
                 self.refused(shop, claim, text).await
             }
-            Err(TalkOrStore::Talk(error)) => Err(talk::job_error(self.provider, error, shop.now())),
+            Err(TalkOrStore::Talk(error)) => {
+                Err(talk::job_error(self.provider, error, shop.now(), shop.outbound.now()))
+            }
             Err(TalkOrStore::Own(error)) => Err(error.into()),
         }
     }

@@ -58,7 +58,9 @@ impl Job for Reconcile {
             Ok(whole) => whole,
             Err(TalkOrStore::Own(error)) => return Err(error.into()),
             Err(TalkOrStore::Talk(TalkError::Unsupported(_))) => return self.by_hand(shop, claim).await,
-            Err(TalkOrStore::Talk(error)) => return Err(talk::job_error(self.provider, error, shop.now())),
+            Err(TalkOrStore::Talk(error)) => {
+                return Err(talk::job_error(self.provider, error, shop.now(), shop.outbound.now()));
+            }
         };
         if !read {
             return Err(JobError::Retry(format!("the lists of {} were not read to their end", self.provider.as_str())));

@@ -90,7 +90,7 @@ async fn every_place(engine: Engine, at_once: usize) {
 /// first two passings.
 async fn places(engine: Engine) -> Vec<Place> {
     let world = World::with(engine, SETTINGS).await;
-    let order = world.begin().await;
+    let order = world.first_order().await;
     let trace = world.path("trace");
     let told_in = trace.to_string_lossy().into_owned();
     let mut program = world.start_with(&[("SEMEL_FAILPOINT_TRACE", told_in.as_str())]).await;
@@ -132,7 +132,7 @@ const SETTINGS: &[(&str, &str)] = &[("SEMEL_JOB_LEASE", "3s")];
 /// The end of one program and the work of the next.
 async fn kill_at(engine: Engine, place: Place) {
     let world = World::with(engine, SETTINGS).await;
-    let order = world.begin().await;
+    let order = world.first_order().await;
     let trace = world.path("trace");
     let armed = format!("{}#{}", place.name, place.nth);
     let told_in = trace.to_string_lossy().into_owned();
@@ -178,7 +178,7 @@ async fn kill_at(engine: Engine, place: Place) {
 
 impl World {
     /// A product, its stock and an order that waits for its money, made by a program that has ended well since.
-    async fn begin(&self) -> Order {
+    async fn first_order(&self) -> Order {
         let program = self.start().await;
         let order = program.sell_one(CUSTOMER).await;
         program.terminate().await;
