@@ -27,7 +27,7 @@ use crate::program::{TOKEN, text};
 /// Orders wait so long for their money; some money comes later.
 pub const LIFETIME: Duration = Duration::from_secs(20);
 /// One sale in this time.
-const EVERY: Duration = Duration::from_millis(100);
+const EVERY: Duration = Duration::from_millis(250);
 /// Sales that are under way at a time; beyond it the next ones are left out.
 const AT_ONCE: usize = 400;
 /// How long one request waits for its answer.
@@ -236,7 +236,7 @@ fn is_final(status: u16, answer: &Value) -> bool {
 
 /// Sales.
 impl Load {
-    /// Begins a sale every 100 ms until it is closing, and waits for the last of them.
+    /// Begins a sale every quarter of a second until it is closing, and waits for the last of them.
     pub async fn sell(self: Arc<Self>, shelf: Shelf) {
         let mut sales = JoinSet::new();
         let mut tick = interval(EVERY);

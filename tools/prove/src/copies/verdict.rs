@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use tokio::time::sleep;
 
 use semel_kernel::clock::{Clock, Stopwatch};
-use semel_kernel::store::Store;
+use semel_kernel::store::{Store, StoreUrl};
 use semel_kernel::testing::{self, PgServer};
 use semel_sandbox::{GtTg, Provider, Sandbox, Truth};
 use semel_shop::audit::{self, HookRow, Parameters, PayRow, TgRow, TruthRows, Verdict};
@@ -20,6 +20,10 @@ use super::watch::{About, Diary, look_in};
 const REST: Duration = Duration::from_secs(120);
 
 const RUNNING: &str = "select count(*) from jobs where state = 'running' or (state = 'ready' and run_at <= semel_now() and kind <> 'audit.fresh')";
+/// What has failed before and waits for its next try.
+const WAITING: &str = "select kind || ' ' || coalesce(slot, id) || ', ' || attempts || ' tries, in ' || ((run_at - semel_now()) / 1000) || ' s'
+    || coalesce(': ' || error, '') from jobs where state in ('ready', 'running') and (error is not null or attempts > 0)
+    order by case kind when 'message.send' then 1 else 0 end, run_at limit 20";
 const DEAD: &str =
     "select kind || ' ' || id || coalesce(' (' || error || ')', '') from jobs where state = 'dead' order by id";
 const ORDERS: &str = "select state, count(*) from orders group by state order by state";
@@ -62,7 +66,10 @@ pub struct Witness<'a> {
 
 impl Witness<'_> {
     fn store(&self) -> Result<Store> {
-        Store::open(&self.server.url("shop"), testing::options(), Clock::system()).context("the database does not open")
+        let StoreUrl::Postgres(url) = self.server.url("shop") else { bail!("the copies share PostgreSQL") };
+        // A name of its own: it is none of the copies' sessions.
+        let url = StoreUrl::Postgres(format!("{url}&application_name=semel-witness"));
+        Store::open(&url, testing::options(), Clock::system()).context("the database does not open")
     }
 
     /// Waits until nothing is left to do and every promise holds, two minutes at most. What does not hold then is a
@@ -96,6 +103,11 @@ impl Witness<'_> {
             let rows = verdict.violations.join(" ");
             self.diary.trouble(About::Promise, format!("{id} ({meaning}) is broken by {count} rows, such as {rows}"));
         }
+        if ending.promises_held < ending.promises {
+            for row in store.rows("prove.waiting", WAITING, &[]).await? {
+                self.diary.trouble(About::Promise, format!("still to be done: {}", row.get::<String>(0)?));
+            }
+        }
         for row in store.rows("prove.dead", DEAD, &[]).await? {
             self.diary.trouble(About::Lost, format!("a job gave up: {}", row.get::<String>(0)?));
         }
@@ -114,8 +126,11 @@ impl Witness<'_> {
 
     async fn verdicts(&self, store: &Store) -> Result<Vec<Verdict>> {
         let truth = self.truth();
-        let parameters =
-            Parameters { deadline: 60_000, lease: i64::try_from(LEASE.as_millis())?, ..Parameters::default() };
+        let lease = i64::try_from(LEASE.as_millis())?;
+        // What a proxy kept back arrives together with what follows: as many more as may be under way at a time. Two
+        // senders at once would still be far above.
+        let cap = Parameters::default().cap + 16;
+        let parameters = Parameters { deadline: 60_000, lease, cap, ..Parameters::default() };
         Ok(audit::check_with_truth(store, &truth, parameters, true).await?)
     }
 

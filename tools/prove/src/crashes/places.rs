@@ -12,7 +12,12 @@ use semel_prove::report::Options;
 
 /// What the program does beside a flow, now and then. How often it passes such a place says nothing; flows that are about
 /// them trace from the start, where they come in one order.
-const BESIDE: &[&str] = &["store.ping", "jobs.renew", "jobs.lost", "cron.", "scheduler", "lease.", "sender"];
+const BESIDE: &[&str] =
+    &["store.ping", "jobs.renew", "jobs.lost", "cron.", "scheduler", "lease.", "sender", "audit.fresh"];
+
+/// Declared places that no process can come to, each with the reason. Every other one has to be come to by some flow on
+/// some engine, and one that stands here must not be.
+pub const UNREACHABLE: &[(&str, &str)] = &[];
 
 /// What happens at a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -18,7 +18,7 @@ use semel_kernel::store::{Engine, StoreUrl};
 use semel_kernel::testing::PgServer;
 
 use super::places::{self, Action, Place, Point, passed, times};
-use crate::program::{Answer, Door, Killed, Patience, Process, Program, World, items, moment};
+use crate::program::{Answer, Door, Killed, Patience, Process, Program, Said, World, items, moment};
 
 /// A dead copy's jobs wait for this long on PostgreSQL. Not less: a crowded machine may stall a living copy for a second.
 const LEASE: (&str, &str) = ("SEMEL_JOB_LEASE", "3s");
@@ -44,6 +44,8 @@ pub const UNHEARD: &str = "call.after:telegram.send";
 /// One process of the program.
 struct Run {
     armed: Option<Point>,
+    /// Whether something fails in it by the flow's own wish.
+    troubled: bool,
     trace: PathBuf,
     end: Option<ExitStatus>,
     /// The end of its log, once it ended.
@@ -85,6 +87,20 @@ struct Inner {
     plan: VecDeque<Point>,
     restarts: Vec<Duration>,
     traces: usize,
+    /// Settings that came later than those of the world.
+    worn: Vec<(String, String)>,
+    /// What fails in every process that is not plain, whatever it is armed with.
+    trouble: String,
+}
+
+/// What a process gets beside the settings of its world.
+fn changes<'a>(worn: &'a [(String, String)], trace: &'a str, rules: &'a str) -> Vec<(&'a str, &'a str)> {
+    let mut changes: Vec<(&str, &str)> = worn.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    changes.push(("SEMEL_FAILPOINT_TRACE", trace));
+    if !rules.is_empty() {
+        changes.push(("SEMEL_FAILPOINT", rules));
+    }
+    changes
 }
 
 /// A world, the program in it, and a client.
@@ -126,23 +142,68 @@ impl Stage {
         self.inner().plan.extend(point);
     }
 
+    /// From now on every process has this setting, too.
+    pub fn wear(&self, name: &str, value: impl Into<String>) {
+        self.inner().worn.push((name.to_owned(), value.into()));
+    }
+
+    /// From now on copies hear each other, where there can be several.
+    pub fn hear_copies(&self) {
+        if let StoreUrl::Postgres(url) = self.world.database_url() {
+            self.wear("SEMEL_DATABASE_LISTEN_URL", url);
+        }
+    }
+
+    /// The settings that came later than those of the world.
+    pub fn worn(&self) -> Vec<(String, String)> {
+        self.inner().worn.clone()
+    }
+
+    /// From now on these rules hold in every process beside what it is armed with; not in those that nothing is done to.
+    pub fn trouble(&self, rules: impl Into<String>) {
+        self.inner().trouble = rules.into();
+    }
+
     /// Starts the program and waits for nothing.
     pub fn launch(&self, armed: Option<Point>) {
-        let trace = self.fresh_trace();
+        let trouble = self.inner().trouble.clone();
+        self.launch_with(armed, trouble);
+    }
+
+    fn launch_with(&self, armed: Option<Point>, trouble: String) {
+        let (trace, worn) = (self.fresh_trace(), self.worn());
         let told_in = trace.to_string_lossy().into_owned();
-        let rule = armed.as_ref().map(Point::rule);
-        let mut changes = vec![("SEMEL_FAILPOINT_TRACE", told_in.as_str())];
-        changes.extend(rule.as_deref().map(|rule| ("SEMEL_FAILPOINT", rule)));
-        let program = self.world.launch(&changes);
+        let troubled = !trouble.is_empty();
+        // The point comes first: of two rules that one passing completes, the first one acts.
+        let rules: Vec<String> =
+            armed.as_ref().map(Point::rule).into_iter().chain(troubled.then_some(trouble)).collect();
+        let program = self.world.launch(&changes(&worn, &told_in, &rules.join(";")));
         let mut inner = self.inner();
         inner.program = Some(program);
-        inner.runs.push(Run { armed, trace, end: None, last_words: String::new() });
+        inner.runs.push(Run { armed, troubled, trace, end: None, last_words: String::new() });
+    }
+
+    /// Runs a command of the program to its end.
+    pub async fn cli(&self, arguments: &[&str]) -> Said {
+        self.cli_armed(arguments, "").await
+    }
+
+    /// The same, broken as this rule says.
+    pub async fn cli_armed(&self, arguments: &[&str], rule: &str) -> Said {
+        let (trace, worn) = (self.fresh_trace().to_string_lossy().into_owned(), self.worn());
+        self.world.cli_with(arguments, &changes(&worn, &trace, rule)).await
+    }
+
+    /// Starts a command of the program that goes on until it is asked to stop.
+    pub fn begin(&self, arguments: &[&str]) -> Process {
+        let (trace, worn) = (self.fresh_trace().to_string_lossy().into_owned(), self.worn());
+        self.world.begin(arguments, &changes(&worn, &trace, ""))
     }
 
     /// Starts the program, armed with nothing, and waits until it is ready.
     pub async fn start_plain(&self) {
         for _ in 0..3 {
-            self.launch(None);
+            self.launch_with(None, String::new());
             if self.ready_or_gone().await {
                 return;
             }
@@ -160,7 +221,7 @@ impl Stage {
     /// Puts a program that is armed with nothing in the place of one that is, or that is gone.
     pub async fn plain_again(&self) {
         let gone = self.is_gone();
-        let plain = self.inner().runs.last().is_some_and(|run| run.armed.is_none());
+        let plain = self.inner().runs.last().is_some_and(|run| run.armed.is_none() && !run.troubled);
         if plain && !gone {
             return;
         }
@@ -422,6 +483,33 @@ impl Stage {
             if let Ok(answer) = self.door().try_post_with_key(path, body, key).await {
                 let busy = answer.status == 409 && answer.text.contains("idempotency-key-busy");
                 if !busy && (answer.status < 500 || answer.status == 502) {
+                    return answer;
+                }
+            }
+            pause(&patience).await;
+        }
+    }
+
+    /// `PATCH`, until there is an answer other than "not now".
+    pub async fn patch(&self, path: &str, body: &Value) -> Answer {
+        let patience = Patience::of(format!("PATCH {path} is answered"), PATIENT_S);
+        loop {
+            if let Ok(answer) = self.door().try_patch(path, body).await
+                && answer.status < 500
+            {
+                return answer;
+            }
+            pause(&patience).await;
+        }
+    }
+
+    /// `POST` with this key through the owner's socket, until there is an answer other than "not now" or "still at it".
+    pub async fn at_the_socket(&self, path: &str, body: &Value, key: &str) -> Answer {
+        let patience = Patience::of(format!("POST {path} is answered at the socket"), PATIENT_S);
+        loop {
+            if let Ok(answer) = self.world.at_the_socket(path, body, key).await {
+                let busy = answer.status == 409 && answer.text.contains("idempotency-key-busy");
+                if !busy && answer.status < 500 {
                     return answer;
                 }
             }

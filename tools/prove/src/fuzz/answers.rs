@@ -455,7 +455,7 @@ pub fn retry_after(input: &[u8]) -> Verdict {
             return Err(format!("{value:?} was read as {after_ms:?} ms"));
         }
         // A slip on the other side must not put a payment's job to sleep for a year: nobody would ask about the money.
-        match talk::job_error(rail.provider(), TalkError::Said(error), now) {
+        match talk::job_error(rail.provider(), TalkError::Said(error), now, now) {
             JobError::Later { at, .. } if at >= now && at.since(now) <= Duration::from_secs(24 * 3600) => {}
             other => return Err(format!("after {value:?} the job waits like this: {other}")),
         }

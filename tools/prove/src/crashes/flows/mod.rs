@@ -10,17 +10,29 @@ mod cabinet;
 mod cron;
 mod events;
 mod expiry;
+mod hand;
+mod held;
 mod import;
 mod late;
+mod lists;
+mod lost_opening;
 mod lost_webhook;
 mod never_resent;
 mod referral;
 mod refund_to_balance;
 mod refund_to_provider;
+mod refund_trouble;
+mod refused;
+mod restore;
 mod second_payment;
 mod short;
+mod socket;
 mod start;
+mod stop;
 mod takeover;
+mod tasks;
+mod telegram_trouble;
+mod tools;
 mod waiting;
 mod webhook;
 
@@ -33,7 +45,7 @@ use semel_kernel::store::{Engine, StoreError};
 use semel_sandbox::{HookState, Provider};
 
 use super::stage::{Stage, pause};
-use crate::program::{Patience, text};
+use crate::program::{Patience, items, text};
 
 /// A part of a flow on its way.
 pub type Step<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
@@ -69,6 +81,12 @@ pub trait Flow: Send + Sync {
     /// Whether a program that died is started again. Not, where another copy shall take over.
     fn is_restarted(&self) -> bool {
         true
+    }
+
+    /// Whether the flow itself leaves messages of which nobody knows whether they arrived. Then the tries that the program calls
+    /// uncertain are not only those that a crash made so.
+    fn leaves_unknown(&self) -> bool {
+        false
     }
 
     /// What there has to be before; by a program that nothing is done to, and that has ended when this ends.
@@ -109,8 +127,21 @@ pub const ALL: &[Make] = &[
     || Box::new(waiting::Waiting::default()),
     || Box::new(alert::OwnerAlert::default()),
     || Box::new(events::Events::default()),
+    || Box::new(held::Held::default()),
+    || Box::new(refused::Refused::default()),
+    || Box::new(lost_opening::LostOpening::default()),
+    || Box::new(lists::EndlessLists::default()),
+    || Box::new(refund_trouble::RefundTrouble::default()),
+    || Box::new(telegram_trouble::TelegramTrouble::default()),
+    || Box::new(hand::OwnersHand::default()),
+    || Box::new(socket::OwnersSocket),
+    || Box::new(stop::Stop::default()),
+    || Box::new(restore::Restore::default()),
+    || Box::new(tasks::Tasks::default()),
     || Box::new(takeover::Takeover::default()),
+    || Box::new(takeover::Takeover::hearing()),
     || Box::new(start::Start::default()),
+    || Box::new(tools::Tools),
 ];
 
 /// Who buys.
@@ -261,6 +292,30 @@ impl Stage {
         assert_eq!(answer.status, 200, "a refund is begun: {}", answer.text);
     }
 
+    /// What the owner asks for. One that does not know what became of it asks again, so `well` names the answer to what is done
+    /// already, too.
+    pub async fn by_hand(&self, path: &str, body: &Value, key: &str, well: &[u16]) -> Value {
+        let answer = self.post(path, body, key).await;
+        assert!(well.contains(&answer.status), "{path} answers {well:?}, not {}: {}", answer.status, answer.text);
+        answer.body
+    }
+
+    /// Jobs of a kind in a state whose last error holds these words.
+    pub async fn troubled(&self, kind: &str, state: &str, words: &str) -> Vec<String> {
+        let jobs = items(&self.get(&format!("/api/v1/jobs?state={state}&limit=200")).await);
+        let is_meant =
+            |job: &&Value| job["kind"] == kind && job["error"].as_str().is_some_and(|error| error.contains(words));
+        jobs.iter().filter(is_meant).map(|job| text(&job["id"])).collect()
+    }
+
+    /// Lets such jobs run now, as an owner may: nobody waits thousands of times for what looks again in some minutes. `round`
+    /// tells one look from another.
+    pub async fn hasten(&self, kind: &str, state: &str, words: &str, round: u32) {
+        for job in self.troubled(kind, state, words).await {
+            self.post_once(&format!("/api/v1/jobs/{job}/retry"), &json!({}), &format!("{job}-{round}")).await;
+        }
+    }
+
     /// Orders, pays and delivers, in the hands of a program that nothing is done to.
     pub async fn sell(&self, product: &str, provider: &str) -> Sale {
         let sale = self.order(product, provider).await;
@@ -311,6 +366,18 @@ impl Stage {
             keys.len() <= count * (1 + lost),
             "customer {customer} got {keys:?}, and only {lost} answers were lost"
         );
+    }
+
+    /// Does something to the database that no code of the program does. While no program runs.
+    pub async fn plant(&self, statements: &'static [&'static str]) {
+        let store = self.world.store();
+        let planted = store.write("story.plant", move |tx| {
+            for sql in statements {
+                tx.execute(*sql, &[])?;
+            }
+            Ok::<(), StoreError>(())
+        });
+        planted.await.unwrap_or_else(|error: StoreError| panic!("the database takes it: {error}"));
     }
 
     /// Makes every schedule due now, while no program runs: its tick is found by the next one.

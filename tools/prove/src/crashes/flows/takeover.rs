@@ -11,13 +11,22 @@ use crate::program::{Patience, Program};
 /// A payment whose webhook comes to the copy that will die.
 #[derive(Default)]
 pub struct Takeover {
+    /// Whether the copies tell each other of new work, and look by themselves the more seldom.
+    hear: bool,
     sale: Sale,
     other: Option<Program>,
 }
 
+impl Takeover {
+    /// The flow with copies that hear each other.
+    pub fn hearing() -> Self {
+        Self { hear: true, ..Self::default() }
+    }
+}
+
 impl Flow for Takeover {
     fn name(&self) -> &'static str {
-        "lease-takeover"
+        if self.hear { "copies-that-hear" } else { "lease-takeover" }
     }
 
     fn engines(&self) -> &'static [Engine] {
@@ -34,14 +43,19 @@ impl Flow for Takeover {
             let product = stage.product(&keys(3)).await;
             self.sale = stage.order(&product, "yookassa").await;
             stage.stop_plain().await;
+            if self.hear {
+                stage.hear_copies();
+            }
         })
     }
 
     /// The other copy comes second, so the first one holds what there is to hold.
     fn drive<'a>(&'a mut self, stage: &'a Stage) -> Step<'a> {
         Box::pin(async move {
-            let trace = stage.fresh_trace().to_string_lossy().into_owned();
-            let other = stage.world.launch_copy(&[("SEMEL_FAILPOINT_TRACE", trace.as_str())]);
+            let (trace, worn) = (stage.fresh_trace().to_string_lossy().into_owned(), stage.worn());
+            let mut changes = vec![("SEMEL_FAILPOINT_TRACE", trace.as_str())];
+            changes.extend(worn.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+            let other = stage.world.launch_copy(&changes);
             let other = self.other.insert(other);
             other.ready().await;
             stage.talk_to(Some(other.door.clone()));
