@@ -5,10 +5,12 @@ use serde_json::json;
 use super::{CUSTOMER, Flow, Sale, Step, keys};
 use crate::crashes::stage::Stage;
 
-/// A paid order that waits for its goods, and an import that has them.
+/// Two paid orders that wait for their goods. One is given back, so that it no longer stands before the other; then an import
+/// has the goods.
 #[derive(Default)]
 pub struct Waiting {
     product: String,
+    given_up: Sale,
     sale: Sale,
 }
 
@@ -25,10 +27,12 @@ impl Flow for Waiting {
                 "delivery": "made_to_order", "promise_hours": 24,
             });
             self.product = stage.product_of(&portrait, "portrait").await;
-            self.sale = stage.order(&self.product, "yookassa").await;
-            stage.pay(&self.sale);
-            stage.tell().await;
-            stage.until(&self.sale, "awaiting_stock").await;
+            for (sale, key) in [(&mut self.given_up, "given-up"), (&mut self.sale, "kept")] {
+                *sale = stage.order_as(&super::one_of(&self.product, CUSTOMER, "yookassa"), key).await;
+                stage.pay(sale);
+                stage.tell().await;
+                stage.until(sale, "awaiting_stock").await;
+            }
             stage.rest().await;
             stage.stop_plain().await;
         })
@@ -36,6 +40,8 @@ impl Flow for Waiting {
 
     fn drive<'a>(&'a mut self, stage: &'a Stage) -> Step<'a> {
         Box::pin(async move {
+            stage.refund(&self.given_up, "balance").await;
+            stage.until(&self.given_up, "refunded").await;
             stage.stock(&self.product, &keys(2), "made").await;
             stage.until(&self.sale, "delivered").await;
         })
@@ -43,7 +49,9 @@ impl Flow for Waiting {
 
     fn settled<'a>(&'a self, stage: &'a Stage) -> Step<'a> {
         Box::pin(async move {
+            assert_eq!(stage.status(&self.given_up).await, "refunded");
             assert_eq!(stage.status(&self.sale).await, "delivered");
+            assert_eq!(stage.balance(CUSTOMER).await, "1500.00", "given back once");
             assert_eq!(stage.levels(&self.product).await, (1, 0, 1));
             stage.handed(CUSTOMER, 1);
         })
