@@ -74,6 +74,10 @@ pub fn likely_key(name: &str) -> Option<&'static str> {
 /// name that lacks only its section is near.
 fn likely(name: &str, candidates: impl Iterator<Item = &'static str>) -> Option<&'static str> {
     let wanted = bare(name);
+    // No setting has such a name, and likeness costs the product of both lengths.
+    if wanted.len() > 100 {
+        return None;
+    }
     let mut best: Option<(usize, &'static str)> = None;
     for candidate in candidates {
         let have = bare(candidate);
