@@ -158,8 +158,8 @@ impl Sending<'_> {
     }
 
     /// Writes that Telegram took the message, with what follows from it. What cannot be written now would be sent again,
-    /// so this is tried for a while; and trouble with the order is told to the owner instead of sending the goods twelve
-    /// times.
+    /// so this is tried for a while; and trouble with the order is told to the owner instead of sending the goods again
+    /// and again.
     async fn sent(&self, telegram_id: i64) -> Result<Ended, JobError> {
         let mut trouble: Option<String> = None;
         let mut pauses = WRITE_PAUSES_MS.into_iter();

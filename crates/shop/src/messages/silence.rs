@@ -33,11 +33,13 @@ pub fn hold_back(shop: &Shop, time: Duration) {
     }
 }
 
-/// From now on messages leave before `until` only, on this process's clock: for one of several copies, which loses the right
-/// to send by time. Never called where there is one copy.
+/// From now on messages leave before `until` only, on the clock of this process's store: for one of several copies, which
+/// loses the right to send by time. Never called where there is one copy. The client gets what is left of the time: its own
+/// clock does not follow when somebody sets the machine's, and a moment of that one could shut it for good.
 pub fn allow_until(shop: &Shop, until: Time) {
     if let Some(bot) = &shop.bot {
-        shop.telegram.allow_host(&host_key(bot), until);
+        let left = until.since(shop.store.clock().now());
+        shop.telegram.allow_host(&host_key(bot), shop.telegram.now() + left);
     }
 }
 
