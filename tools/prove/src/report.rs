@@ -28,6 +28,15 @@ impl Options {
     }
 }
 
+/// The words of whoever waited for longer than anybody should have to.
+const OUT_OF_TIME: [&str; 3] = ["did not come true in time", "not at rest within", "not over within"];
+
+/// Whether a trouble says that time ran out. A busy machine makes anything late once, so such a scenario is played once more by
+/// itself; what is late then, too, is a trouble like any other.
+pub fn is_out_of_time(trouble: &str) -> bool {
+    OUT_OF_TIME.iter().any(|words| trouble.contains(words))
+}
+
 /// One line of the table.
 #[derive(Clone, Debug)]
 pub struct Figure {
@@ -39,6 +48,9 @@ pub struct Figure {
     pub wanted: String,
     /// Whether that is good enough.
     pub good: bool,
+    /// Whether it is a matter of time: how much was done in it, how fast. A machine that is slow or busy misses such an aim
+    /// with every promise kept, so it is shown and turns no change away.
+    pub timed: bool,
     /// What went wrong, a line each: enough to run it again.
     pub troubles: Vec<String>,
 }
@@ -60,13 +72,24 @@ impl Figure {
         Self::new(name, reached.into(), wanted.into(), good)
     }
 
+    /// The same figure as one of time.
+    #[must_use]
+    pub fn timed(self) -> Self {
+        Self { timed: true, ..self }
+    }
+
+    /// Whether it turns a change away: what was asked for is not reached, and more time would not help.
+    pub fn fails(&self) -> bool {
+        !self.good && !self.timed
+    }
+
     /// A figure without an aim.
     pub fn told(name: impl Into<String>, reached: impl Into<String>) -> Self {
         Self::new(name, reached.into(), String::new(), true)
     }
 
     fn new(name: impl Into<String>, reached: String, wanted: String, good: bool) -> Self {
-        Self { name: name.into(), reached, wanted, good, troubles: Vec::new() }
+        Self { name: name.into(), reached, wanted, good, timed: false, troubles: Vec::new() }
     }
 }
 
@@ -77,6 +100,7 @@ pub fn table(figures: &[Figure]) -> String {
         let verdict = match (one.good, one.wanted.is_empty()) {
             (true, true) => "",
             (true, false) => "good",
+            (false, _) if one.timed => "not in this time",
             (false, _) => "**NOT REACHED**",
         };
         out.push_str(&format!("| {} | {} | {} | {verdict} |\n", one.name, one.reached, one.wanted));
@@ -86,4 +110,27 @@ pub fn table(figures: &[Figure]) -> String {
         one.troubles.iter().take(400).for_each(|trouble| out.push_str(&format!("- {trouble}\n")));
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_verdict_turns_a_change_away_but_those_of_time() {
+        let lost = Figure::all_of("lost", 1, 2, vec!["one was lost".into()]);
+        let slow = Figure::judged("speed", "9 times", "at least 10 times", false).timed();
+        assert!(lost.fails() && !slow.fails());
+        assert!(!Figure::all_of("kept", 2, 2, Vec::new()).fails() && !Figure::told("a figure", "9").fails());
+        let table = table(&[lost, slow]);
+        assert!(table.contains("| lost | 1 of 2 | all | **NOT REACHED** |"), "{table}");
+        assert!(table.contains("| speed | 9 times | at least 10 times | not in this time |"), "{table}");
+    }
+
+    #[test]
+    fn what_was_late_is_told_from_what_was_wrong() {
+        assert!(is_out_of_time("it did not come true in time that order ord_1 is delivered"));
+        assert!(is_out_of_time("not at rest within 420 s"));
+        assert!(!is_out_of_time("customer 42 is handed 1 keys, not []"));
+    }
 }

@@ -1,10 +1,13 @@
 //! Broken on purpose: does the suite notice the mistakes of real bots?
 //!
 //! `broken/NN-name.patch` is one small change each, the mistake of somebody's bot put into this program. Its head says what
-//! the mistake is, what becomes of a bot that makes it, and which test must fail with it. A patch is put into a copy of the
-//! repository, its test is run, and the patch is taken back. A mistake that no test notices is *missed*, and so is a hole in
-//! the suite.
+//! the mistake is, what becomes of a bot that makes it, and which test must fail with it. Each of these tests is run first
+//! without any mistake: *caught* means green before and red after. Then a patch is put into a copy of the repository, its test
+//! is run, and the patch is taken back. A mistake that no test notices is *missed*, and so is a hole in the suite.
+//!
+//! Mistakes in one crate follow each other, because each change of the crate costs a build of all that stands on it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -30,6 +33,8 @@ struct Patch {
     bot: String,
     /// The words of the command that must fail.
     caught_by: Vec<String>,
+    /// The folder of the crate that it changes.
+    place: String,
 }
 
 /// What became of a mistake.
@@ -39,8 +44,8 @@ enum Verdict {
     Caught(String),
     /// The test passes all the same.
     Missed(String),
-    /// The patch does not apply or does not build: it proves nothing.
-    Unbuildable(String),
+    /// The patch does not apply or does not build, or its test fails without it, too: it proves nothing.
+    Worthless(String),
 }
 
 fn root() -> PathBuf {
@@ -61,6 +66,14 @@ fn patches() -> anyhow::Result<Vec<Patch>> {
     Ok(patches)
 }
 
+/// The order in which they are tried: a crate after the other, and in it what the same build can test.
+fn by_crate(patches: &mut [Patch]) {
+    patches.sort_by(|one, other| {
+        let key = |patch: &Patch| (patch.place.clone(), patch.command().0.to_vec(), patch.name.clone());
+        key(one).cmp(&key(other))
+    });
+}
+
 impl Patch {
     fn read(path: PathBuf) -> anyhow::Result<Patch> {
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -72,7 +85,17 @@ impl Patch {
         };
         let caught_by = head("Caught-by:")?.split_whitespace().map(str::to_owned).collect();
         let name = path.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        Ok(Patch { name, mistake: head("Mistake:")?, bot: head("Bot:")?, caught_by, path })
+        let changed = text.lines().find_map(|line| line.strip_prefix("diff --git a/")).unwrap_or_default();
+        let place = changed.split('/').take(2).collect::<Vec<_>>().join("/");
+        Ok(Patch { name, mistake: head("Mistake:")?, bot: head("Bot:")?, caught_by, path, place })
+    }
+
+    /// The words behind `cargo test` that say which build runs, and the name of the test.
+    fn command(&self) -> (&[String], &str) {
+        match self.caught_by.as_slice() {
+            [cargo, test, build @ .., name] if cargo == "cargo" && test == "test" => (build, name.as_str()),
+            _ => (&[], ""),
+        }
     }
 }
 
@@ -98,13 +121,17 @@ pub async fn run(options: &Options) -> anyhow::Result<Vec<Figure>> {
     if options.small && options.only.is_none() {
         fastrand::Rng::with_seed(options.seed ^ 0xb20c).shuffle(&mut chosen);
         chosen.truncate(FEW);
-        chosen.sort_by(|one, other| one.name.cmp(&other.name));
     }
+    by_crate(&mut chosen);
     let bench = Bench::set_up(&options.work.join("broken"))?;
+    let (green, red) = bench.without_mistakes(&chosen)?;
     let (mut caught, mut troubles, mut told) = (0, Vec::new(), Vec::new());
-    for patch in &chosen {
+    for (done, patch) in chosen.iter().enumerate() {
         let watch = Stopwatch::start();
-        let verdict = bench.try_out(patch)?;
+        let verdict = match red.get(&patch.caught_by) {
+            Some(why) => Verdict::Worthless(format!("its test fails without the mistake, too: {why}")),
+            None => bench.try_out(patch)?,
+        };
         let seconds = watch.elapsed().as_secs();
         let word = match verdict {
             Verdict::Caught(how) => {
@@ -121,15 +148,27 @@ pub async fn run(options: &Options) -> anyhow::Result<Vec<Figure>> {
                 ));
                 "MISSED".to_owned()
             }
-            Verdict::Unbuildable(why) => {
+            Verdict::Worthless(why) => {
                 troubles.push(format!("{} proves nothing: {why}", patch.name));
-                "unbuildable".to_owned()
+                "worthless".to_owned()
             }
         };
+        let (done, left) = (done + 1, chosen.len() - done - 1);
+        crate::say(&format!(
+            "{done} of {}, {left} left: {} ({}): {word}, {seconds} s",
+            chosen.len(),
+            patch.name,
+            patch.place
+        ));
         told.push(Figure::told(format!("broken: {}", patch.name), format!("{word}, {seconds} s")));
     }
     let of = u64::try_from(chosen.len())?;
-    let mut figures = vec![Figure::all_of("broken variants caught", caught, of, troubles)];
+    let tests = (green + red.len()) as u64;
+    let failing = red.iter().map(|(words, why)| format!("{}: {why}", words.join(" "))).collect();
+    let mut figures = vec![
+        Figure::all_of("their tests are green without a mistake", green as u64, tests, failing),
+        Figure::all_of("broken variants caught", caught, of, troubles),
+    ];
     figures.extend(told);
     Ok(figures)
 }
@@ -180,11 +219,75 @@ impl Bench {
         if output.status.success() { Ok(()) } else { Err(last_lines(&output.stderr)) }
     }
 
+    /// Runs the test of each patch on the tree as it is, all tests of one build together. Answers how many are green, and
+    /// what is wrong with each other one, by its command.
+    fn without_mistakes(&self, patches: &[Patch]) -> anyhow::Result<(usize, BTreeMap<Vec<String>, String>)> {
+        let mut builds: BTreeMap<&[String], BTreeSet<&str>> = BTreeMap::new();
+        for patch in patches {
+            let (build, name) = patch.command();
+            ensure!(!name.is_empty(), "{}: only `cargo test …` with the name of a test is run", patch.name);
+            builds.entry(build).or_default().insert(name);
+        }
+        let (mut green, mut red, all) = (0, BTreeMap::new(), builds.len());
+        for (done, (build, names)) in builds.into_iter().enumerate() {
+            let watch = Stopwatch::start();
+            let (built, output) = self.cargo(&["--no-run"], build, BUILD)?;
+            let mut together = build.to_vec();
+            together.push("--".to_owned());
+            together.extend(names.iter().map(|name| (*name).to_owned()));
+            let (passed, output) =
+                if built == Some(true) { self.cargo(&[], &together, TEST * 2)? } else { (Some(false), output) };
+            let mut well = 0;
+            for name in &names {
+                match self.is_green(build, name, passed, &output)? {
+                    Ok(()) => well += 1,
+                    Err(why) => {
+                        let words = ["cargo".to_owned(), "test".to_owned()].into_iter().chain(build.iter().cloned());
+                        red.insert(words.chain([(*name).to_owned()]).collect(), why);
+                    }
+                }
+            }
+            green += well;
+            let (left, seconds) = (all - done - 1, watch.elapsed().as_secs());
+            let build = build.join(" ");
+            crate::say(&format!(
+                "without a mistake, {build}: {well} of {} tests green, {seconds} s, {left} builds left",
+                names.len()
+            ));
+        }
+        Ok((green, red))
+    }
+
+    /// Whether a test that ran among others is green; one that they may have harmed is run once more by itself.
+    fn is_green(
+        &self,
+        build: &[String],
+        name: &str,
+        passed: Option<bool>,
+        output: &[u8],
+    ) -> anyhow::Result<Result<(), String>> {
+        let text = String::from_utf8_lossy(output);
+        let ran = fates(&text, name);
+        if ran.contains(&"ok") && (passed == Some(true) || ran.iter().all(|fate| *fate == "ok")) {
+            return Ok(Ok(()));
+        }
+        let mut words = build.to_vec();
+        words.push(name.to_owned());
+        let (passed, output) = self.cargo(&[], &words, TEST)?;
+        let ran = !fates(&String::from_utf8_lossy(&output), name).is_empty();
+        Ok(match passed {
+            Some(true) if ran => Ok(()),
+            Some(true) => Err("no test of this name runs".to_owned()),
+            Some(false) => Err(last_lines(&output)),
+            None => Err(format!("it does not end within {} minutes", TEST.as_secs() / 60)),
+        })
+    }
+
     fn try_out(&self, patch: &Patch) -> anyhow::Result<Verdict> {
         let path = patch.path.to_string_lossy();
         // One line of context is enough: the code around a mistake may move.
         if let Err(why) = self.git(&["apply", "-C1", "--whitespace=nowarn", path.as_ref()]) {
-            return Ok(Verdict::Unbuildable(format!("the patch does not apply any more: {why}")));
+            return Ok(Verdict::Worthless(format!("the patch does not apply any more: {why}")));
         }
         let verdict = self.judge(patch);
         if let Err(why) = self.git(&["apply", "-R", "-C1", "--whitespace=nowarn", path.as_ref()]) {
@@ -194,22 +297,21 @@ impl Bench {
     }
 
     fn judge(&self, patch: &Patch) -> anyhow::Result<Verdict> {
-        let [cargo, test, rest @ ..] = patch.caught_by.as_slice() else { bail!("{} names no command", patch.name) };
-        ensure!(cargo == "cargo" && test == "test", "{}: only `cargo test …` is run", patch.name);
-        let (built, told) = self.cargo(&["--no-run"], rest, BUILD)?;
+        let rest = patch.caught_by.get(2..).unwrap_or_default();
+        let (built, output) = self.cargo(&["--no-run"], rest, BUILD)?;
         if built != Some(true) {
-            return Ok(Verdict::Unbuildable(format!("it does not build: {told}")));
+            return Ok(Verdict::Worthless(format!("it does not build: {}", last_lines(&output))));
         }
-        let (passed, told) = self.cargo(&[], rest, TEST)?;
+        let (passed, output) = self.cargo(&[], rest, TEST)?;
         Ok(match passed {
             None => Verdict::Caught(format!("by its time limit of {} minutes", TEST.as_secs() / 60)),
-            Some(false) => Verdict::Caught(format!("by {}", rest.last().map_or("its test", String::as_str))),
-            Some(true) => Verdict::Missed(told),
+            Some(false) => Verdict::Caught(format!("by {}", patch.command().1)),
+            Some(true) => Verdict::Missed(last_lines(&output)),
         })
     }
 
-    /// Runs `cargo test` with these words; whether it went well, `None` when it took too long, and its last words.
-    fn cargo(&self, more: &[&str], words: &[String], limit: Duration) -> anyhow::Result<(Option<bool>, String)> {
+    /// Runs `cargo test` with these words; whether it went well, `None` when it took too long, and all that it said.
+    fn cargo(&self, more: &[&str], words: &[String], limit: Duration) -> anyhow::Result<(Option<bool>, Vec<u8>)> {
         let log = self.folder.join("log");
         let out = File::create(&log).with_context(|| format!("cannot make {}", log.display()))?;
         let mut command = Command::new("cargo");
@@ -237,7 +339,7 @@ impl Bench {
             }
             std::thread::sleep(Duration::from_millis(200));
         };
-        Ok((passed, last_lines(&fs::read(&log)?)))
+        Ok((passed, fs::read(&log)?))
     }
 }
 
@@ -245,6 +347,12 @@ impl Drop for Bench {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.folder);
     }
+}
+
+/// How every test whose name holds `name` ended, by what the test programs wrote: `ok`, `FAILED`, `ignored`. Empty when none ran.
+fn fates<'o>(output: &'o str, name: &str) -> Vec<&'o str> {
+    let tests = output.lines().filter_map(|line| line.trim().strip_prefix("test ")?.rsplit_once(" ... "));
+    tests.filter(|(test, _)| test.contains(name)).map(|(_, fate)| fate.split(' ').next().unwrap_or(fate)).collect()
 }
 
 /// The end of an output, on one line.
@@ -270,6 +378,26 @@ mod tests {
             assert!(patch.name.starts_with(&format!("{number:02}-")), "{} is out of order", patch.name);
             assert_eq!(patch.caught_by[..2], ["cargo", "test"], "{}", patch.name);
         }
+    }
+
+    /// Every change from one crate to another builds both anew.
+    #[test]
+    fn mistakes_in_one_crate_follow_each_other() {
+        let mut patches = patches().expect("the patches can be read");
+        by_crate(&mut patches);
+        let crates: BTreeSet<&str> = patches.iter().map(|patch| patch.place.as_str()).collect();
+        let changes = patches.windows(2).filter(|pair| pair[0].place != pair[1].place).count();
+        assert_eq!(changes + 1, crates.len());
+        assert!(crates.iter().all(|place| root().join(place).join("Cargo.toml").is_file()), "{crates:?}");
+    }
+
+    #[test]
+    fn a_test_is_green_when_it_ran_and_all_of_its_kind_are() {
+        let output = "running 3 tests\ntest a::key_one::on_sqlite ... ok\ntest a::key_one::on_postgres ... FAILED\n\
+            test a::other ... ok\ntest a::key_two has been running for over 60 seconds\ntest result: FAILED. 2 passed\n";
+        assert_eq!(fates(output, "key_one"), ["ok", "FAILED"]);
+        assert_eq!(fates(output, "other"), ["ok"]);
+        assert!(fates(output, "key_two").is_empty() && fates(output, "result").is_empty());
     }
 
     /// A patch that does not apply proves nothing: whoever changes the code around a mistake changes the patch with it.

@@ -398,21 +398,24 @@ fn figures(rounds: &[Round], each: Duration) -> Vec<Figure> {
             "Copies: from the end of trouble to rest, slowest",
             format!("{rest} s"),
             "at most 120 s",
-            rest <= 120 && troubles(About::Rest).is_empty(),
-        ),
+            rest <= 120,
+        )
+        .timed(),
         none_of("Copies: what did not come to its end", About::Rest),
         Figure::judged(
             "Copies: ready after a kill, slowest",
             format!("{ready_ms} ms of {} kills", sum(|one| one.kills_measured)),
             "at most 5 s",
             ready_ms <= 5000,
-        ),
+        )
+        .timed(),
         Figure::judged(
             "Copies: slowest answer to a webhook",
             format!("{} ms", webhook.as_millis()),
             "under 5 s",
             webhook < Duration::from_secs(5),
-        ),
+        )
+        .timed(),
         Figure::all_of(
             "Copies: answers of Telegram that were cut off are recorded as unknown",
             recorded,

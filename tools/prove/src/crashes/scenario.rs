@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use semel_kernel::store::Engine;
+use semel_prove::report::is_out_of_time;
 
 use super::flows::{Flow, Make};
 use super::places::{self, Place, Point, on_the_way};
@@ -63,6 +64,13 @@ pub struct Outcome {
     pub ended: Result<Played, String>,
     /// Every place that any of its processes passed.
     pub passed: BTreeSet<String>,
+}
+
+impl Outcome {
+    /// Whether it only took too long.
+    pub fn was_late(&self) -> bool {
+        self.ended.as_ref().is_err_and(|trouble| is_out_of_time(trouble))
+    }
 }
 
 /// A scenario that went well.

@@ -30,8 +30,9 @@ const PATIENT_S: u64 = 100;
 const MISREAD: i32 = 64;
 
 /// Commits that note what became of a call of Telegram.
-const NOTED: [&str; 5] = [
+const NOTED: [&str; 6] = [
     "commit.after:message.sent",
+    "commit.after:message.silence",
     "commit.after:message.end",
     "commit.after:message.unclear",
     "commit.after:message.moved",

@@ -38,6 +38,9 @@ type Verdict = Result<String, String>;
 /// How a verdict begins when the input was taken.
 const TAKEN: &str = "taken";
 
+/// What stands in the sentence about an input that took too long.
+const TOOK: &str = " bytes took ";
+
 /// A target that keeps something between inputs.
 trait Subject {
     /// Feeds one input.
@@ -200,7 +203,7 @@ fn feed(target: &Target, subject: &mut dyn Subject, input: &[u8]) -> Verdict {
             return Ok(verdict);
         }
     }
-    Err(format!("{} bytes took {} ms", input.len(), quickest.as_millis()))
+    Err(format!("{}{TOOK}{} ms", input.len(), quickest.as_millis()))
 }
 
 /// Replays what was kept and feeds new inputs until `budget` is used up or a rule is broken.
@@ -340,13 +343,15 @@ pub fn run(options: &Options) -> anyhow::Result<Vec<Figure>> {
     });
     let rounds = rounds.into_inner().unwrap_or_default();
     let fed: u64 = rounds.iter().map(|round| round.fed).sum();
-    let troubles: Vec<String> = rounds.into_iter().filter_map(|round| round.trouble).collect();
+    let troubles = rounds.into_iter().filter_map(|round| round.trouble);
+    let (slow, broken): (Vec<String>, Vec<String>) = troubles.partition(|trouble| trouble.contains(TOOK));
     let of = u64::try_from(asked.len())?;
-    let well = of.saturating_sub(u64::try_from(troubles.len())?);
+    let well = |troubles: &[String]| of.saturating_sub(troubles.len() as u64);
     let mut figures = vec![Figure::told("fuzz: inputs", fed.to_string())];
     if options.only.is_none() {
         figures.insert(0, Figure::at_least("fuzz: targets", of, 20));
     }
-    figures.push(Figure::all_of("fuzz: targets whose rules held", well, of, troubles));
+    figures.push(Figure::all_of("fuzz: targets whose rules held", well(&broken), of, broken));
+    figures.push(Figure::all_of("fuzz: targets that were quick with every input", well(&slow), of, slow).timed());
     Ok(figures)
 }

@@ -91,11 +91,14 @@ fn figures(tally: Tally, hours: u64, took_ms: u64) -> Vec<Figure> {
     let per_hour = |count: u64| count.saturating_mul(3_600_000) / tally.simulated_ms.max(1);
     let speed = tally.simulated_ms / took_ms;
     let told = format!("{} with {} operations, {} jobs", tally.programs, tally.operations, tally.jobs);
+    // Where the time was too short for a single life, there is no rate.
+    let rate = |figure: Figure| if tally.programs == 0 { figure.timed() } else { figure };
     vec![
-        Figure::at_least("simulated hours", tally.simulated_ms / 3_600_000, hours),
-        Figure::at_least("simulation: operations per simulated hour", per_hour(tally.operations), 1_000),
-        Figure::at_least("simulation: faults per simulated hour", per_hour(tally.faults), 10),
-        Figure::judged("simulation: speed", format!("{speed} times real time"), "at least 1000 times", speed >= 1_000),
+        Figure::at_least("simulated hours", tally.simulated_ms / 3_600_000, hours).timed(),
+        rate(Figure::at_least("simulation: operations per simulated hour", per_hour(tally.operations), 1_000)),
+        rate(Figure::at_least("simulation: faults per simulated hour", per_hour(tally.faults), 10)),
+        Figure::judged("simulation: speed", format!("{speed} times real time"), "at least 1000 times", speed >= 1_000)
+            .timed(),
         Figure::told("simulation: programs", told),
         Figure::all_of("simulation: programs that kept every promise", tally.kept, tally.programs, tally.broken),
         Figure::all_of("simulation: programs that end as the model says", tally.agreed, tally.kept, tally.unlike),

@@ -9,12 +9,13 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::error::Elapsed;
 
 use semel_kernel::clock::{Clock, Stopwatch};
 use semel_kernel::store::{Store, StoreUrl};
 use semel_kernel::testing;
-use semel_prove::report::Options;
+use semel_prove::report::{Options, is_out_of_time};
 use semel_sandbox::Truth;
 use semel_shop::audit::{self, Parameters, TruthRows};
 
@@ -26,6 +27,8 @@ use crate::program::{Killed, Patience, Process, Program, World, truth_rows};
 const FILE: &str = "semel.db";
 /// No scenario takes longer than this.
 const LONGEST: Duration = Duration::from_secs(300);
+/// Scenarios that are run once more because they were late. More of them are no bad luck.
+const MOST_AGAIN: usize = 8;
 
 /// The folder of a world's database: nothing else lies in it.
 pub fn data(world: &World) -> PathBuf {
@@ -246,7 +249,7 @@ pub fn last_words(process: &Process) -> String {
 }
 
 /// Runs `scenario` for each item, so many at a time; answers in the order of the items. One that panics or takes too long
-/// is an error and ends nothing else.
+/// is an error and ends nothing else. What was late among others is run once more by itself.
 pub async fn spread<I, T, F, R>(at_once: usize, items: Vec<I>, scenario: F) -> Vec<(I, Result<T, String>)>
 where
     I: Clone + Send + 'static,
@@ -264,15 +267,23 @@ where
         }
         let Some(ended) = running.join_next().await else { break };
         let Ok((place, item, outcome)) = ended else { continue }; // Only waits for another task; nothing in it can panic.
-        let outcome = match outcome {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(_)) => Err(format!("not over within {} s", LONGEST.as_secs())),
-            Err(panic) => Err(panic.to_string()),
-        };
-        done.push((place, item, outcome));
+        done.push((place, item, ended_as(outcome)));
+    }
+    let late = |outcome: &Result<T, String>| outcome.as_ref().is_err_and(|trouble| is_out_of_time(trouble));
+    for (_, item, outcome) in done.iter_mut().filter(|(.., outcome)| late(outcome)).take(MOST_AGAIN) {
+        *outcome = ended_as(tokio::spawn(tokio::time::timeout(LONGEST, scenario(item.clone()))).await);
     }
     done.sort_by_key(|(place, ..)| *place);
     done.into_iter().map(|(_, item, outcome)| (item, outcome)).collect()
+}
+
+/// What came of a scenario that had a task of its own.
+fn ended_as<T>(outcome: Result<Result<Result<T, String>, Elapsed>, JoinError>) -> Result<T, String> {
+    match outcome {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(_)) => Err(format!("not over within {} s", LONGEST.as_secs())),
+        Err(panic) => Err(panic.to_string()),
+    }
 }
 
 /// The same ground for many tasks.

@@ -46,12 +46,10 @@ pub async fn run(options: &Options) -> anyhow::Result<Vec<Figure>> {
         slowest = slowest.max(took);
     }
     let told = format!("{} ms", slowest.as_millis());
-    figures.push(Figure::judged(
-        "Ready again after a death from outside, slowest",
-        told,
-        "at most 5 s",
-        slowest <= READY,
-    ));
+    figures.push(
+        Figure::judged("Ready again after a death from outside, slowest", told, "at most 5 s", slowest <= READY)
+            .timed(),
+    );
     Ok(figures)
 }
 
@@ -82,7 +80,8 @@ async fn shimmed(ground: &Shared, options: &Options, points: Vec<Point>) -> (Vec
 /// The sample by strace.
 async fn traced(ground: &Shared, options: &Options, rng: &mut fastrand::Rng) -> (Vec<Figure>, Duration) {
     if let Err(error) = tracer::check() {
-        return (vec![failed("Deaths by strace", vec![error.to_string()])], Duration::ZERO);
+        // Some containers let nobody trace; the same deaths are died by the shim.
+        return (vec![Figure::told("Deaths by strace", format!("left out: {error}"))], Duration::ZERO);
     }
     let mut plans = Plan::all();
     if options.small {
