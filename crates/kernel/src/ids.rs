@@ -9,6 +9,11 @@ pub fn new_id(prefix: &str, now: Time, chance: &Chance) -> String {
     format!("{prefix}_{}", uuid.simple())
 }
 
+/// Where the ids of this kind from `at` on begin: none of an earlier moment reaches it, none of a later one is below.
+pub fn least_id(prefix: &str, at: Time) -> String {
+    format!("{prefix}_{:012x}", at.millis().max(0))
+}
+
 /// Declares a typed id over text: `id!(OrderId, "ord", "An order.")`.
 #[macro_export]
 macro_rules! id {

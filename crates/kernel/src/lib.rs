@@ -14,6 +14,7 @@ pub mod jobs;
 pub mod keys;
 pub mod leases;
 pub mod outbound;
+pub mod retention;
 pub mod store;
 pub mod supervise;
 #[cfg(feature = "testing")]

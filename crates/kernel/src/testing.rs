@@ -156,6 +156,27 @@ impl TestStore {
         assert!(wrong.is_empty(), "{:?} does not understand:\n{}", self.engine(), wrong.join("\n"));
     }
 
+    /// How the engine would run a statement, a line a step with the names of its indexes. `values` are the parameters as
+    /// they stand in SQL. PostgreSQL looks at what its tables hold first, as it does by itself sooner or later; the program
+    /// never lets SQLite do that.
+    pub async fn plan(&self, sql: Sql, values: &[&str]) -> String {
+        let (word, text, column) = match &self.place {
+            Place::Sqlite { .. } => ("explain query plan", sql.sqlite, 3),
+            Place::Postgres { server, database } => {
+                server.run(database, "analyze").await;
+                ("explain", sql.postgres, 0)
+            }
+        };
+        let mut text = format!("{word} {text}");
+        // The last one first: the name of the tenth begins with that of the first.
+        for (index, value) in values.iter().enumerate().rev() {
+            text = text.replace(&format!("${}", index + 1), value);
+        }
+        let rows = self.rows(Box::leak(text.into_boxed_str())).await;
+        let lines: Vec<String> = rows.iter().map(|row| row.get(column).expect("a line of a plan")).collect();
+        lines.join("\n")
+    }
+
     async fn explain(&self, text: &'static str) -> Result<(), StoreError> {
         let args = vec![Value::Null; parameters(text)];
         let text: &'static str = Box::leak(format!("explain {text}").into_boxed_str());

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use semel_kernel::clock::Clock;
-use semel_kernel::store::migrate::{KERNEL, Migration, Room, migrate, pending, shape};
+use semel_kernel::store::migrate::{KERNEL, Migration, Room, migrate, pending, pending_in_file, shape};
 use semel_kernel::store::{Engine, Store, StoreError, StoreUrl};
 use semel_kernel::testing::{PgServer, TestStore, options};
 
@@ -109,6 +109,39 @@ semel_kernel::each_store! { NONE;
         assert!(sentence.contains("not Semel's (alien"), "{sentence}");
         assert_eq!(shape(&t.store).await.unwrap(), ["alien.x"]);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_steps_of_a_file_are_told_while_a_program_uses_it() {
+    let t = TestStore::sqlite(NONE).await;
+    let StoreUrl::Sqlite(path) = t.url() else { panic!("a test on SQLite has a file") };
+    let told = |rooms| pending_in_file(&path, &t.clock, rooms);
+    let steps = ["kernel/0001 base", "shelves/0001 shelves", "shelves/0002 width"];
+    assert_eq!(told(MORE).unwrap(), steps, "of an empty file all");
+    assert!(shape(&t.store).await.unwrap().is_empty(), "a look left something behind");
+
+    migrate(&t.store, ROOMS).await.unwrap();
+    assert_eq!(told(MORE).unwrap(), steps[1..]);
+    let (path_of_writer, clock) = (path.clone(), t.clock.clone());
+    let while_it_writes = t.store.write("mark", move |tx| {
+        tx.execute("insert into marks (name, value) values ('story', '1')", &[])?;
+        pending_in_file(&path_of_writer, &clock, MORE)
+    });
+    assert_eq!(while_it_writes.await.unwrap(), steps[1..]);
+    migrate(&t.store, MORE).await.unwrap();
+    assert!(told(MORE).unwrap().is_empty());
+
+    assert!(schema_error(told(ROOMS)).contains("newer than this program"));
+    assert!(schema_error(told(CHANGED)).contains("another text"));
+    t.store.write("work", |tx| tx.execute("delete from marks", &[])).await.unwrap();
+    let nowhere = path.with_file_name("nowhere.db");
+    assert!(matches!(pending_in_file(&nowhere, &t.clock, MORE), Err(StoreError::Unavailable(_))));
+    assert!(!nowhere.exists(), "to look makes no database");
+
+    let alien = TestStore::sqlite(NONE).await;
+    alien.store.write("alien", |tx| tx.execute("create table alien (x integer) strict", &[])).await.unwrap();
+    let StoreUrl::Sqlite(path) = alien.url() else { panic!("a test on SQLite has a file") };
+    assert!(schema_error(pending_in_file(&path, &alien.clock, MORE)).contains("not Semel's (alien"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,11 +4,18 @@
 use semel_kernel::inbox::{Intake, IntakeOptions, Notice, Receipt};
 use semel_kernel::store::Sql;
 use semel_kernel::store::migrate::{KERNEL, Room};
-use semel_kernel::{cron, history, inbox, jobs, keys, leases};
+use semel_kernel::{cron, history, inbox, jobs, keys, leases, retention};
 
 const ROOMS: &[Room] = &[KERNEL];
-const ALL: [&[(&str, Sql)]; 6] =
-    [cron::STATEMENTS, history::STATEMENTS, inbox::STATEMENTS, jobs::STATEMENTS, keys::STATEMENTS, leases::STATEMENTS];
+const ALL: [&[(&str, Sql)]; 7] = [
+    cron::STATEMENTS,
+    history::STATEMENTS,
+    inbox::STATEMENTS,
+    jobs::STATEMENTS,
+    keys::STATEMENTS,
+    leases::STATEMENTS,
+    retention::STATEMENTS,
+];
 
 semel_kernel::each_store! { ROOMS;
     async fn every_statement_can_be_prepared(t: TestStore) {

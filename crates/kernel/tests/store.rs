@@ -30,6 +30,13 @@ const BUMP: &str = "update things set n = n + 1 where name = $1";
 /// Volatile, so that no plan leaves the sleep out.
 const SLEEP: &str = "select 1 from (select pg_sleep(0.02)) s";
 
+/// What this process holds in memory.
+fn resident_mb() -> u64 {
+    let told = fs::read_to_string("/proc/self/statm").expect("the system tells");
+    let pages: u64 = told.split_whitespace().nth(1).expect("resident pages").parse().expect("a number");
+    pages * 4096 / 1_000_000
+}
+
 async fn names(t: &TestStore) -> Vec<String> {
     t.texts("select name from things order by name").await
 }
@@ -72,6 +79,19 @@ semel_kernel::each_store! { ROOMS;
         assert_eq!(panics, Err(StoreError::Panicked("panics")));
         assert_eq!(last, Ok(1));
         assert_eq!(names(&t).await, ["first", "last"]);
+    }
+
+    /// The ground truth of a long campaign is a text of megabytes, thousands of times.
+    async fn a_text_of_run_time_is_forgotten_with_its_answer(t: TestStore) {
+        let (padding, before) = ("x".repeat(1_000_000), resident_mb());
+        for n in 0..256 {
+            let rows = t.store.rows_of("test.once", format!("select '{n}' /* {padding} */")).await.unwrap();
+            assert_eq!(rows[0].get::<String>(0).unwrap(), n.to_string());
+        }
+        let grown = resident_mb().saturating_sub(before);
+        assert!(grown < 128, "256 texts of a megabyte left {grown} MB behind");
+        let wrong = t.store.rows_of("test.once", "select nothing from nowhere".to_owned()).await;
+        assert!(matches!(&wrong, Err(StoreError::Statement(told)) if told.contains("nowhere")), "{wrong:?}");
     }
 
     async fn a_panic_is_undone_and_the_next_one_works(t: TestStore) {

@@ -22,6 +22,7 @@ use semel_kernel::store::{Engine, Store, StoreError};
 use semel_kernel::supervise::Supervisor;
 use semel_shop::audit::{NightAudit, stops};
 use semel_shop::checkout::{SweepProvider, hints};
+use semel_shop::retention::Retention;
 use semel_shop::{Error, Shop, alerts, messages, safety};
 
 use crate::api::{Counters, Doors, Ready, Shared, hash_token, nobody, routes};
@@ -34,12 +35,15 @@ use self::sender::Sender;
 const SWEEP: &str = "provider.sweep";
 const FORGET: &str = "keys.forget";
 const AUDIT: &str = "audit.night";
+const RETENTION: &str = "retention";
 
 /// The schedules of the program: each tick is one job or one deed, whatever number of copies runs.
 const SCHEDULES: &[Schedule] = &[
     Schedule { name: SWEEP, expression: "17 * * * *", catch_up: CatchUp::Once },
     Schedule { name: FORGET, expression: "41 3 * * *", catch_up: CatchUp::Skip },
     Schedule { name: AUDIT, expression: "20 4 * * *", catch_up: CatchUp::Once },
+    // Before the night's audit, which then sees what is left.
+    Schedule { name: RETENTION, expression: "50 3 * * *", catch_up: CatchUp::Once },
 ];
 
 /// A program that is put together and not yet started.
@@ -389,6 +393,10 @@ fn on_tick(
         AUDIT => {
             let now = tx.now();
             jobs::enqueue(tx, &NightAudit { tick: tick.millis() }, now, &shop.chance)?;
+        }
+        RETENTION if shop.rules.bodies_kept.is_some() || shop.rules.jobs_kept.is_some() => {
+            let now = tx.now();
+            jobs::enqueue(tx, &Retention { tick: tick.millis() }, now, &shop.chance)?;
         }
         _ => {}
     }

@@ -1,6 +1,7 @@
 //! From settings to the parts of a shop.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use base64::Engine;
@@ -87,7 +88,14 @@ fn rules(settings: &Settings) -> anyhow::Result<Rules> {
         return_url: shop.return_url.as_ref().map(url::Url::to_string).or_else(|| public_url.clone()),
         public_url,
         events,
+        bodies_kept: days(settings.retention.inbox_days),
+        jobs_kept: days(settings.retention.jobs_days),
     })
+}
+
+/// A time in days, where none means for ever.
+fn days(count: u32) -> Option<Duration> {
+    (count > 0).then(|| Duration::from_secs(u64::from(count) * 24 * 3600))
 }
 
 fn networks(given: &Networks, published: Option<Vec<ipnet::IpNet>>) -> Option<Vec<ipnet::IpNet>> {

@@ -16,6 +16,7 @@ pub mod orders;
 pub mod owner_log;
 pub mod referrals;
 pub mod refunds;
+pub mod retention;
 pub mod safety;
 mod shop;
 pub mod web;

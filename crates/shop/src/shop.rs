@@ -65,6 +65,10 @@ pub struct Rules {
     pub return_url: Option<String>,
     /// Where events go.
     pub events: Option<EventsOut>,
+    /// How long after its coming a notice that has ended keeps its body; `None` for ever.
+    pub bodies_kept: Option<Duration>,
+    /// How long after its writing a job that is done keeps its row, if nothing depends on it; `None` for ever.
+    pub jobs_kept: Option<Duration>,
 }
 
 /// A running shop. Cheap to clone; the context of its jobs.
@@ -192,6 +196,7 @@ impl Shop {
         let workers = crate::safety::jobs(workers);
         let workers = workers.with::<crate::alerts::Alert>().with::<crate::referrals::RewardReferrer>();
         let workers = workers.with::<crate::audit::FreshAudit>().with::<crate::audit::NightAudit>();
+        let workers = workers.with::<crate::retention::Retention>();
         // In place of the same kinds without a gate: money and goods that the self-audit stopped wait here.
         workers.with::<Gate<DeliverMessage>>().with::<Gate<RunRefund>>()
     }

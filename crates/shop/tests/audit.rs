@@ -36,6 +36,7 @@ const VIEWS: &str = "
     audit_sub(sub_id, user_id, state, paid_until)
     audit_peer(peer_id, sub_id, server, ip, pubkey, state, created_at, freed_at)
     audit_transition(entity, entity_id, seq, from_state, to_state, at)
+    audit_state(entity, entity_id, order_id, state)
     audit_log(seq, prev_hash, hash, actor, action, at)
     payment_events(id, provider, event_id, event_type, payment_id, order_id, status, payload, received_at, processed_at)
 ";
@@ -67,7 +68,8 @@ const SALE: &[&str] = &[
         ('txn_1', 'customer:cus_1:RUB', 'RUB', 100), ('txn_2', 'order:ord_1:RUB', 'RUB', -900), ('txn_2', 'sales:shop:RUB', 'RUB', 900)",
     "insert into history (at, entity, entity_id, n, event, from_state, to_state) values
         (1, 'order', 'ord_1', 1, 'order made', null, 'pending'), (10, 'order', 'ord_1', 2, 'money came', 'pending', 'paid'),
-        (20, 'order', 'ord_1', 3, 'goods delivered', 'paid', 'delivered')",
+        (20, 'order', 'ord_1', 3, 'goods delivered', 'paid', 'delivered'),
+        (1, 'payment', 'pay_1', 1, 'payment written', null, 'created'), (10, 'payment', 'pay_1', 2, 'money came', 'created', 'paid')",
     "insert into jobs (id, kind, slot, lane, payload, manner, request_hash, outcome, state, attempts, max_attempts, run_at, created_at, ended_at)
         values ('job_1', 'message.send', 'msg_1', 'messages', '{}', 'blind', 'h2', 'confirmed', 'done', 1, 5, 10, 10, 20)",
     "insert into history (at, entity, entity_id, event, actor, to_state, took_ms) values
@@ -293,6 +295,8 @@ semel_kernel::each_store! { ROOMS;
         plant(&t, &[
             "insert into orders (id, customer, state, currency, total, provider, deadline, created_at) values
                 ('ord_2', 'cus_1', 'awaiting_stock', 'RUB', 500, 'yookassa', 1000, 1), ('ord_3', 'cus_1', 'expired', 'RUB', 500, 'yookassa', 1000, 1)",
+            "insert into history (at, entity, entity_id, n, event, to_state) values
+                (1, 'order', 'ord_2', 1, 'order made', 'awaiting_stock'), (1, 'order', 'ord_3', 1, 'order made', 'expired')",
             "insert into accounts (id, kind, owner, currency, floor, created_at) values ('order:ord_3:RUB', 'order', 'ord_3', 'RUB', 0, 1)",
             "insert into postings (id, key, kind, order_id, posted_at) values ('txn_3', 'k3', 'spend', 'ord_3', 30)",
             "insert into entries (posting, account, currency, amount) values
@@ -329,10 +333,34 @@ semel_kernel::each_store! { ROOMS;
         plant(&t, &[
             "insert into history (at, entity, entity_id, n, event, from_state, to_state) values
                 (30, 'order', 'ord_1', 5, 'refund begun', 'delivered', 'refund_pending'),
-                (10, 'payment', 'pay_1', 1, 'payment written', null, 'created'), (20, 'payment', 'pay_1', 2, 'money came', 'pending', 'paid')",
+                (20, 'payment', 'pay_1', 3, 'money came', 'pending', 'paid')",
         ]).await;
-        assert_eq!(broken(&t).await, ["G5"]);
+        assert_eq!(broken(&t).await, ["G5", "G5s"]);
         assert_eq!(violations(&t, "G5").await, (2, vec!["(order,ord_1)".to_owned(), "(pay_1)".to_owned()]));
+        assert_eq!(violations(&t, "G5s").await, (1, vec!["(order,ord_1)".to_owned()]), "it still stands at delivered");
+    }
+
+    async fn a_state_that_no_history_led_to_breaks_g5s(t: TestStore) {
+        sale(&t).await;
+        plant(&t, &["update orders set state = 'refunded' where id = 'ord_1'"]).await;
+        assert_eq!(broken(&t).await, ["G5s"]);
+        assert_eq!(violations(&t, "G5s").await, (1, vec!["(order,ord_1)".to_owned()]));
+        plant(&t, &["update orders set state = 'delivered' where id = 'ord_1'", "update payments set state = 'pending'"]).await;
+        assert_eq!(violations(&t, "G5s").await, (1, vec!["(payment,pay_1)".to_owned()]));
+        plant(&t, &["update payments set state = 'paid'"]).await;
+        assert_eq!(broken(&t).await, [""; 0]);
+
+        plant(&t, &["update messages set state = 'queued'"]).await;
+        assert_eq!(broken(&t).await, ["G5s", "T4"], "its job is done, and it waits all the same");
+        plant(&t, &["update messages set state = 'sent'", "delete from history where entity = 'job' and to_state = 'ok'"]).await;
+        assert_eq!(broken(&t).await, ["G5s"], "nobody sent it");
+        assert_eq!(violations(&t, "G5s").await.1, ["(msg_1)"]);
+    }
+
+    async fn what_has_no_history_at_all_breaks_g5s(t: TestStore) {
+        sale(&t).await;
+        plant(&t, &["delete from history where entity = 'payment'"]).await;
+        assert_eq!(broken(&t).await, ["G5s"]);
     }
 
     async fn a_position_delivered_twice_breaks_d1(t: TestStore) {

@@ -30,6 +30,8 @@ create table inbox (
 create unique index inbox_live on inbox (source, account, event_id) where state in ('received', 'applied');
 create index inbox_subject on inbox (subject, received_at) where subject is not null;
 create index inbox_open on inbox (source) where state = 'received';
+-- Seldom ended so: for the lists of what a person has to look at. A notice that ends well never enters it.
+create index inbox_aside on inbox (state, id) where state in ('ignored', 'quarantined');
 
 create table jobs (
     id text primary key,
@@ -58,7 +60,9 @@ create table jobs (
 create unique index jobs_slot on jobs (kind, slot) where slot is not null;
 create index jobs_due on jobs (lane, run_at, id) where state = 'ready';
 create index jobs_held on jobs (lease_until) where state = 'running';
-create index jobs_dead on jobs (ended_at) where state = 'dead';
+-- Seldom ended so, among millions that are done: for lists. A job that ends well never enters them.
+create index jobs_dead on jobs (id) where state = 'dead';
+create index jobs_aside on jobs (state, id) where state in ('cancelled', 'parked');
 
 create table history (
     seq integer primary key autoincrement,

@@ -103,6 +103,9 @@ pub struct Stored {
     pub terminal_at: Option<Time>,
 }
 
+/// Above every id: those are hexadecimal.
+const ABOVE_ALL: &str = "inb_z";
+
 fn stored(row: &Row) -> Result<Stored, StoreError> {
     Ok(Stored {
         id: row.get(0)?,
@@ -132,7 +135,14 @@ pub fn about(tx: &mut Tx, subject: &str, limit: i64) -> Result<Vec<Stored>, Stor
 
 /// Notices, the newest first: those in `state` if given, below the id `before` if given.
 pub fn list(tx: &mut Tx, state: Option<&str>, before: Option<&str>, limit: i64) -> Result<Vec<Stored>, StoreError> {
-    tx.rows(sql::LIST, args![state, before, limit])?.iter().map(stored).collect()
+    let below = before.unwrap_or(ABOVE_ALL);
+    let rows = match state {
+        None => tx.rows(sql::LIST, args![below, limit])?,
+        Some("applied") => tx.rows(sql::LIST_APPLIED, args![below, limit])?,
+        Some("received") => tx.rows(sql::LIST_RECEIVED, args![below, limit])?,
+        Some(aside) => tx.rows(sql::LIST_ASIDE, args![below, limit, aside])?,
+    };
+    rows.iter().map(stored).collect()
 }
 
 /// Makes an ended notice wait again, so that its subject is asked anew. False when it waits already.

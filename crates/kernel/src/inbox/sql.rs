@@ -12,8 +12,17 @@ crate::statements! {
     FIND = "select id, source, account, event_id, event, subject, body, state, reason, seen, received_at, terminal_at from inbox where id = $1";
     ABOUT = "select id, source, account, event_id, event, subject, body, state, reason, seen, received_at, terminal_at from inbox
         where subject = $1 order by received_at, id limit $2";
+    /// Lists, the newest first. A plan looks at no parameter, so what has a partial index stands in a text of its own. Most
+    /// notices are applied: walking back over the keys meets those at once.
     LIST = "select id, source, account, event_id, event, subject, body, state, reason, seen, received_at, terminal_at from inbox
-        where (cast($1 as text) is null or state = $1) and (cast($2 as text) is null or id < $2) order by id desc limit $3";
+        where id < $1 order by id desc limit $2";
+    LIST_APPLIED = "select id, source, account, event_id, event, subject, body, state, reason, seen, received_at, terminal_at from inbox
+        where state = 'applied' and id < $1 order by id desc limit $2";
+    LIST_ASIDE = "select id, source, account, event_id, event, subject, body, state, reason, seen, received_at, terminal_at from inbox
+        where state in ('ignored', 'quarantined') and state = $3 and id < $1 order by id desc limit $2";
+    /// What waits is few; an expression in place of the key keeps a planner from looking for it among all that ever came.
+    LIST_RECEIVED = "select id, source, account, event_id, event, subject, body, state, reason, seen, received_at, terminal_at from inbox
+        where state = 'received' and id || '' < $1 order by id || '' desc limit $2";
     REOPEN = "update inbox set state = 'received', reason = null, terminal_at = null where id = $1 and state in ('applied', 'ignored', 'quarantined')
         and not exists (select 1 from inbox other where other.source = inbox.source and other.account = inbox.account
             and other.event_id = inbox.event_id and other.id <> inbox.id and other.state in ('received', 'applied'))";

@@ -43,6 +43,9 @@ pub struct JobView {
     due: Time,
 }
 
+/// Above every id: those are hexadecimal.
+const ABOVE_ALL: &str = "job_z";
+
 fn view(row: &Row) -> Result<JobView, StoreError> {
     let time = |index| Ok::<_, StoreError>(row.get::<Option<Time>>(index)?.map(|at| at.to_string()));
     let due: Time = row.get(6)?;
@@ -68,7 +71,16 @@ fn view(row: &Row) -> Result<JobView, StoreError> {
 
 /// Jobs, the newest first: those in `state` if given, below the id `before` if given.
 pub fn list(tx: &mut Tx, state: Option<&str>, before: Option<&str>, limit: i64) -> Result<Vec<JobView>, StoreError> {
-    tx.rows(sql::LIST, args![state, before, limit])?.iter().map(view).collect()
+    let below = before.unwrap_or(ABOVE_ALL);
+    let rows = match state {
+        None => tx.rows(sql::LIST, args![below, limit])?,
+        Some("done") => tx.rows(sql::LIST_DONE, args![below, limit])?,
+        Some("dead") => tx.rows(sql::LIST_DEAD, args![below, limit])?,
+        Some("ready") => tx.rows(sql::LIST_READY, args![below, limit])?,
+        Some("running") => tx.rows(sql::LIST_RUNNING, args![below, limit])?,
+        Some(aside) => tx.rows(sql::LIST_ASIDE, args![below, limit, aside])?,
+    };
+    rows.iter().map(view).collect()
 }
 
 /// Which rule holds a job back, in a sentence; `None` when there is no such job.

@@ -1,5 +1,6 @@
 //! Claims: the right to run one job for a while.
 
+use super::worker::short;
 use super::{JobId, Outcome, sql};
 use crate::args;
 use crate::clock::{Stopwatch, Time};
@@ -67,7 +68,17 @@ impl Claim {
         Ok(Ended(()))
     }
 
-    /// The same for a call that the other side took, and whose end it will tell later.
+    /// Puts the job off until `at`, or to now when it was pulled meanwhile: nothing was done, and it costs no attempt. Like
+    /// [`JobError::Later`](super::JobError::Later), but in a transaction of the job's own, so that it commits together with
+    /// what put the job off, or with a look that says so.
+    pub fn put_off(&self, tx: &mut Tx, at: Time, why: &str) -> Result<Ended, StoreError> {
+        let why = short(why);
+        tx.later(sql::FAIL, args![&self.job, self.fence, at, &why, 1_i64], Expect::Rows(1))?;
+        self.tell(tx, "retry", Some(&why))?;
+        Ok(Ended(()))
+    }
+
+    /// The same as [`Claim::again`] for a call that the other side took, and whose end it will tell later.
     pub fn again_as(&self, tx: &mut Tx, at: Time, outcome: Outcome) -> Result<Ended, StoreError> {
         tx.later(sql::SET_OUTCOME, args![&self.job, self.fence, outcome.as_str()], Expect::Rows(1))?;
         self.again(tx, at)

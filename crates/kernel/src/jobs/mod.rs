@@ -23,7 +23,7 @@ pub use worker::{Dead, Workers, WorkersOptions};
 
 use crate::args;
 use crate::clock::{Chance, Time};
-use crate::store::{StoreError, Tx};
+use crate::store::{Expect, StoreError, Tx};
 
 crate::id!(JobId, "job", "A job.");
 
@@ -174,6 +174,13 @@ pub fn pull(tx: &mut Tx, kind: &str, lane: &'static str, slot: &str) -> Result<b
     let touched = tx.execute(sql::PULL, args![kind, slot])?;
     tx.wake(lane);
     Ok(touched > 0)
+}
+
+/// The same where nobody waits to hear whether there was one.
+pub fn pull_later(tx: &mut Tx, kind: &str, lane: &'static str, slot: &str) -> Result<(), StoreError> {
+    tx.later(sql::PULL, args![kind, slot], Expect::Any)?;
+    tx.wake(lane);
+    Ok(())
 }
 
 /// Takes a job that has not run out of the queue. False when it ended already or is running now.

@@ -53,8 +53,22 @@ crate::statements! {
         outcome = case when attempts >= max_attempts and manner is not null then 'unknown' end
         where state = 'running' and (lease_until < semel_now() or (cast($1 as text) is not null and owner <> $1))
         returning id, kind, fence, state, lane, thread, claimed_at, slot";
+    /// Lists, the newest first. A plan looks at no parameter, so each state whose index is partial stands in a text of its own.
+    /// Most jobs are done: walking back over the keys meets those at once.
     LIST = "select id, kind, slot, state, attempts, max_attempts, run_at, owner, fence, lease_until, error, thread, created_at, ended_at, outcome
-        from jobs where (cast($1 as text) is null or state = $1) and (cast($2 as text) is null or id < $2) order by id desc limit $3";
+        from jobs where id < $1 order by id desc limit $2";
+    LIST_DONE = "select id, kind, slot, state, attempts, max_attempts, run_at, owner, fence, lease_until, error, thread, created_at, ended_at, outcome
+        from jobs where state = 'done' and id < $1 order by id desc limit $2";
+    LIST_DEAD = "select id, kind, slot, state, attempts, max_attempts, run_at, owner, fence, lease_until, error, thread, created_at, ended_at, outcome
+        from jobs where state = 'dead' and id < $1 order by id desc limit $2";
+    LIST_ASIDE = "select id, kind, slot, state, attempts, max_attempts, run_at, owner, fence, lease_until, error, thread, created_at, ended_at, outcome
+        from jobs where state in ('cancelled', 'parked') and state = $3 and id < $1 order by id desc limit $2";
+    /// What is alive is few and has an index by its time; an expression in place of the key keeps a planner from looking for
+    /// it among all that ever was. These few are sorted.
+    LIST_READY = "select id, kind, slot, state, attempts, max_attempts, run_at, owner, fence, lease_until, error, thread, created_at, ended_at, outcome
+        from jobs where state = 'ready' and id || '' < $1 order by id || '' desc limit $2";
+    LIST_RUNNING = "select id, kind, slot, state, attempts, max_attempts, run_at, owner, fence, lease_until, error, thread, created_at, ended_at, outcome
+        from jobs where state = 'running' and id || '' < $1 order by id || '' desc limit $2";
     SHOW = "select id, kind, slot, state, attempts, max_attempts, run_at, owner, fence, lease_until, error, thread, created_at, ended_at, outcome
         from jobs where id = $1";
     RETRY = "update jobs set state = 'ready', attempts = 0, run_at = semel_now(), ended_at = null, outcome = null

@@ -415,6 +415,7 @@ fn bury(tx: &mut Tx, claim: &Claim, text: &str, outcome: Outcome) -> Result<u64,
     tx.execute(sql::BURY, args![&claim.job, claim.fence, text, outcome.as_str()])
 }
 
-fn short(text: &str) -> String {
+/// An error as a row keeps it.
+pub(super) fn short(text: &str) -> String {
     text.chars().take(500).collect()
 }

@@ -2,9 +2,12 @@
 //!
 //! A database that is newer than the program, or one whose applied text differs from the program's, is refused.
 
+use std::path::Path;
+
 use sha2::{Digest, Sha256};
 
-use super::{Engine, Row, Sql, Store, StoreError, Tx};
+use super::{Engine, Row, Sql, Store, StoreError, Tx, sqlite};
+use crate::clock::Clock;
 
 /// One step of the schema, in both engines' words.
 #[derive(Clone, Copy, Debug)]
@@ -60,13 +63,26 @@ pub async fn pending(store: &Store, rooms: &'static [Room]) -> Result<Vec<String
     let outcome: Result<(), Dry> = store
         .write("store.migrate.dry", move |tx| {
             prepare(tx)?;
-            Err(Dry(missing(tx, rooms).map(|steps| steps.iter().map(|(room, step)| title(room, step)).collect())))
+            Err(Dry(missing(tx, rooms).map(|steps| titles(&steps))))
         })
         .await;
     match outcome {
         Ok(()) => Ok(Vec::new()),
         Err(Dry(answer)) => answer,
     }
+}
+
+/// The same for the file of an embedded database, which a running program may hold: it is only read. What is missing is
+/// missing for *this* program, which may be newer than the one that runs, so that one cannot be asked.
+///
+/// # Errors
+/// [`StoreError::Unavailable`] when the file cannot be opened, [`StoreError::Schema`] as in [`bring_up`].
+pub fn pending_in_file(path: &Path, clock: &Clock, rooms: &'static [Room]) -> Result<Vec<String>, StoreError> {
+    sqlite::look_into(path, clock, |tx| {
+        refuse_foreign_file(tx)?;
+        let begun = tx.first("select 1 from sqlite_schema where name = 'migrations'", &[])?.is_some();
+        Ok(titles(&if begun { missing(tx, rooms)? } else { every(rooms).collect() }))
+    })
 }
 
 /// Carries the answer of a dry run out of a transaction that must not commit.
@@ -76,6 +92,14 @@ impl From<StoreError> for Dry {
     fn from(error: StoreError) -> Self {
         Dry(Err(error))
     }
+}
+
+fn every(rooms: &'static [Room]) -> impl Iterator<Item = Step> {
+    rooms.iter().flat_map(|room| room.steps.iter().map(move |step| (room, step)))
+}
+
+fn titles(steps: &[Step]) -> Vec<String> {
+    steps.iter().map(|(room, step)| title(room, step)).collect()
 }
 
 fn title(room: &Room, step: &Migration) -> String {
@@ -121,23 +145,31 @@ fn prepare(tx: &mut Tx) -> Result<(), StoreError> {
         }
         tx.execute("create schema if not exists semel", &[])?;
     } else {
-        let foreign = tx.rows(
-            "select name from sqlite_schema where type = 'table' and name not like 'sqlite_%'
-             and not exists (select 1 from sqlite_schema where name = 'migrations') limit 1",
-            &[],
-        )?;
-        if let Some(name) = foreign.first() {
-            let name: String = name.get(0)?;
-            return Err(StoreError::Schema(format!(
-                "this file holds tables that are not Semel's ({name} …): use another one"
-            )));
-        }
+        refuse_foreign_file(tx)?;
     }
     tx.execute(FIRST, &[])?;
     Ok(())
 }
 
-fn missing(tx: &mut Tx, rooms: &'static [Room]) -> Result<Vec<(&'static Room, &'static Migration)>, StoreError> {
+fn refuse_foreign_file(tx: &mut Tx) -> Result<(), StoreError> {
+    let foreign = tx.first(
+        "select name from sqlite_schema where type = 'table' and name not like 'sqlite_%'
+         and not exists (select 1 from sqlite_schema where name = 'migrations') limit 1",
+        &[],
+    )?;
+    match foreign {
+        None => Ok(()),
+        Some(row) => {
+            let name: String = row.get(0)?;
+            Err(StoreError::Schema(format!("this file holds tables that are not Semel's ({name} …): use another one")))
+        }
+    }
+}
+
+/// A step with the room that it belongs to.
+type Step = (&'static Room, &'static Migration);
+
+fn missing(tx: &mut Tx, rooms: &'static [Room]) -> Result<Vec<Step>, StoreError> {
     let applied = tx.rows(APPLIED, &[])?;
     let key = |row: &Row| -> Result<(String, i64, String), StoreError> { Ok((row.get(0)?, row.get(1)?, row.get(2)?)) };
     let applied = applied.iter().map(key).collect::<Result<Vec<_>, _>>()?;
@@ -159,11 +191,7 @@ fn missing(tx: &mut Tx, rooms: &'static [Room]) -> Result<Vec<(&'static Room, &'
     }
     let is_missing =
         |room: &Room, step: &Migration| !applied.iter().any(|(r, n, _)| r == room.name && *n == step.number);
-    Ok(rooms
-        .iter()
-        .flat_map(|room| room.steps.iter().map(move |step| (room, step)))
-        .filter(|(room, step)| is_missing(room, step))
-        .collect())
+    Ok(every(rooms).filter(|(room, step)| is_missing(room, step)).collect())
 }
 
 fn hash(step: &Migration) -> String {

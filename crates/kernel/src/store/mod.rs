@@ -243,11 +243,10 @@ impl Store {
         self.run(label, Mode::Look, move |tx| tx.rows(sql, &args)).await
     }
 
-    /// Rows of a query whose text is only known at run time: predicates and tests. Never with foreign text.
+    /// Rows of a query whose text is only known at run time: predicates and tests. Never with foreign text. The text is
+    /// forgotten with its answer; what is asked again and again has a constant text and goes through [`Store::rows`].
     pub async fn rows_of(&self, label: &'static str, text: String) -> Result<Vec<Row>, StoreError> {
-        // Statements are few and live as long as the program, so the text may as well.
-        let text: &'static str = Box::leak(text.into_boxed_str());
-        self.rows(label, text, &[]).await
+        self.run(label, Mode::Look, move |tx| tx.rows_of(&text)).await
     }
 
     /// Takes a consistent copy of an embedded database while it is in use.

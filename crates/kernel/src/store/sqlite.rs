@@ -5,6 +5,7 @@
 //! failed sync ends the process, because what the disk holds is unknown from then on.
 
 mod copy;
+mod peek;
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -17,9 +18,10 @@ use std::thread;
 use rusqlite::config::DbConfig;
 use rusqlite::functions::FunctionFlags;
 use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{Connection, ErrorCode, OpenFlags, ToSql, ffi, params_from_iter};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Statement, ToSql, ffi, params_from_iter};
 
 pub(super) use copy::change_copy;
+pub(super) use peek::look_into;
 
 use super::tx::Database;
 use super::work::{Verdict, Work};
@@ -326,19 +328,14 @@ struct OnSqlite<'a> {
 impl Database for OnSqlite<'_> {
     fn rows(&mut self, sql: Sql, args: &[Value]) -> Result<Vec<Row>, StoreError> {
         let text = self.texts.of(sql.sqlite);
-        let told = |error| statement_error(sql.sqlite, &error);
-        let mut statement = self.connection.prepare_cached(text).map_err(told)?;
-        let columns = statement.column_count();
-        let mut found = statement.query(params_from_iter(args)).map_err(told)?;
-        let mut rows = Vec::new();
-        while let Some(row) = found.next().map_err(told)? {
-            let mut values = Vec::with_capacity(columns);
-            for index in 0..columns {
-                values.push(value_of(row.get_ref(index).map_err(told)?)?);
-            }
-            rows.push(Row(values));
-        }
-        Ok(rows)
+        let prepared = self.connection.prepare_cached(text);
+        let mut statement = prepared.map_err(|error| statement_error(sql.sqlite, &error))?;
+        all_rows(&mut statement, args, sql.sqlite)
+    }
+
+    fn rows_of(&mut self, text: &str) -> Result<Vec<Row>, StoreError> {
+        let mut statement = self.connection.prepare(text).map_err(|error| statement_error(text, &error))?;
+        all_rows(&mut statement, &[], text)
     }
 
     fn execute(&mut self, sql: Sql, args: &[Value]) -> Result<u64, StoreError> {
@@ -375,6 +372,21 @@ impl Database for OnSqlite<'_> {
         }
         Ok(answers)
     }
+}
+
+fn all_rows(statement: &mut Statement<'_>, args: &[Value], text: &str) -> Result<Vec<Row>, StoreError> {
+    let told = |error| statement_error(text, &error);
+    let columns = statement.column_count();
+    let mut found = statement.query(params_from_iter(args)).map_err(told)?;
+    let mut rows = Vec::new();
+    while let Some(row) = found.next().map_err(told)? {
+        let mut values = Vec::with_capacity(columns);
+        for index in 0..columns {
+            values.push(value_of(row.get_ref(index).map_err(told)?)?);
+        }
+        rows.push(Row(values));
+    }
+    Ok(rows)
 }
 
 impl ToSql for Value {

@@ -15,6 +15,7 @@ pub enum Expect {
 /// What an engine does for a transaction.
 pub(super) trait Database {
     fn rows(&mut self, sql: Sql, args: &[Value]) -> Result<Vec<Row>, StoreError>;
+    fn rows_of(&mut self, text: &str) -> Result<Vec<Row>, StoreError>;
     fn execute(&mut self, sql: Sql, args: &[Value]) -> Result<u64, StoreError>;
     fn later(&mut self, sql: Sql, args: Vec<Value>, expect: Expect) -> Result<(), StoreError>;
     fn many(&mut self, sql: ManySql, rows: Vec<Vec<Value>>) -> Result<Vec<Row>, StoreError>;
@@ -66,6 +67,13 @@ impl Tx<'_> {
     /// All rows of a query, or of a statement with `returning`.
     pub fn rows(&mut self, sql: impl Into<Sql>, args: &[Value]) -> Result<Vec<Row>, StoreError> {
         let answer = self.database.rows(sql.into(), args);
+        self.note(answer)
+    }
+
+    /// All rows of a query without parameters whose text is only known at run time. Nothing keeps the text: it is neither
+    /// prepared nor remembered, so it may be as long and as many as there are questions. Never with foreign text.
+    pub fn rows_of(&mut self, text: &str) -> Result<Vec<Row>, StoreError> {
+        let answer = self.database.rows_of(text);
         self.note(answer)
     }
 

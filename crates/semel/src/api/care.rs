@@ -16,7 +16,7 @@ use semel_kernel::jobs::{self, JobId};
 use semel_shop::audit;
 use semel_shop::checkout::{self, PaymentId};
 use semel_shop::web::{Problem, Strict};
-use semel_shop::{Error, owner_log};
+use semel_shop::{Error, messages, owner_log};
 
 use super::Doors;
 use super::auth::{Caller, Scope, hash_token};
@@ -156,6 +156,7 @@ async fn retry(
     doors
         .shop
         .write("jobs.retry", move |tx, _| {
+            messages::flows::retried(tx, &job)?;
             if jobs::retry(tx, &job, &lanes, &actor)? {
                 return Ok(());
             }

@@ -16,6 +16,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use semel_payments::Provider;
+use semel_shop::safety;
 
 use super::Doors;
 
@@ -103,6 +104,13 @@ async fn scrape(State(doors): State<Doors>) -> Response {
             }
         }
         registry.register(*name, *help, family);
+    }
+    // Where nobody can tell, nothing is said: a zero would mean that all is well.
+    if let Ok(mode) = safety::flows::mode(&doors.shop).await {
+        let safe_mode: Gauge = Gauge::default();
+        safe_mode.set(i64::from(mode.is_some()));
+        let help = "1 after a restore, until the owner ends safe mode: nothing is sold, handed over or paid out";
+        registry.register("semel_safe_mode", help, safe_mode);
     }
     let tasks = Family::<NameLabels, Gauge>::default();
     for task in doors.supervisor.view() {

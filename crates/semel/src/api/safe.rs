@@ -12,6 +12,7 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::json;
 
+use semel_kernel::failpoint::check;
 use semel_kernel::store::Engine;
 use semel_payments::Provider;
 use semel_shop::Error;
@@ -131,11 +132,13 @@ pub(super) async fn take_copy(State(doors): State<Doors>, Strict(copy): Strict<N
         return Err(Problem::conflict("PostgreSQL is backed up by pg_dump"));
     }
     let taken_at = store.now();
+    check("backup.copy", "database").map_err(Error::from)?;
     let made = std::fs::File::options().write(true).create_new(true).mode(0o600).open(&copy.path);
     if let Err(error) = made {
         return Err(Problem::conflict(format!("cannot make {}: {error}", copy.path.display())));
     }
-    if let Err(error) = store.backup_to(copy.path.clone()).await {
+    let copied = store.backup_to(copy.path.clone()).await;
+    if let Err(error) = copied.and_then(|()| check("backup.copied", "database")) {
         let _ = std::fs::remove_file(&copy.path);
         return Err(Error::from(error).into());
     }

@@ -16,9 +16,11 @@ use semel_shop::{Lanes, Shop, messages};
 
 /// What the lease is called, before the bot's id: the limits are the bot's, so a new token gets no second sender.
 const LEASE: &str = "sender";
-/// How long a dead sender is waited for. Long enough for a copy or a database that stalls for some seconds; and with two
-/// seconds to the next look of a standby and one of care, another copy sends within twenty seconds of a death.
-const TERM: Duration = Duration::from_secs(15);
+/// How long a dead sender is waited for, by another copy and by its own successor alike: nobody can tell from outside that a
+/// holder is dead and not slow, and two senders would break the pace. Kept every two seconds, it bears a copy or a database
+/// that stalls for some; and with two seconds to the next look of whoever waits and one of care, messages leave again
+/// within ten seconds of a death. A stall that is longer only lets messages wait: the holder stops in time by itself.
+const TERM: Duration = Duration::from_secs(6);
 /// After a holder that did not give the lease back: its last calls may still be on their way.
 const CARE: Duration = Duration::from_secs(1);
 

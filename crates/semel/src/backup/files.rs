@@ -32,14 +32,29 @@ impl Scrap {
         &self.path
     }
 
-    /// Puts the file, which must be synced, into its place, and syncs the folder.
+    /// Puts the file, which must be synced, into its place, over what is there. The place outlives a power cut once its folder
+    /// is synced ([`sync_folder_of`]).
     ///
     /// # Errors
     /// What the system says; the file is removed then.
-    pub fn place(mut self, target: &Path) -> io::Result<()> {
+    pub fn rename(mut self, target: &Path) -> io::Result<()> {
         std::fs::rename(&self.path, target)?;
         self.placed = true;
-        sync_folder_of(target)
+        Ok(())
+    }
+
+    /// The same where nothing may be there yet.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::AlreadyExists`], and what the system says; the file is removed then.
+    pub fn rename_to_new(self, target: &Path) -> io::Result<()> {
+        // A second name is given to nobody's file, which a rename cannot promise. The first one goes with `self`.
+        let Err(error) = std::fs::hard_link(&self.path, target) else { return Ok(()) };
+        if error.kind() == io::ErrorKind::AlreadyExists || target.try_exists()? {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        // Some file systems, such as those of memory sticks, know no second names.
+        self.rename(target)
     }
 }
 
@@ -97,9 +112,18 @@ mod tests {
 
         let (scrap, mut file) = Scrap::create(beside(&target, "part")).unwrap();
         file.write_all(b"all of it").unwrap();
-        scrap.place(&target).unwrap();
+        scrap.rename(&target).unwrap();
         assert_eq!(std::fs::read(&target).unwrap(), b"all of it");
         assert_eq!(std::fs::metadata(&target).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+
+        let (scrap, mut file) = Scrap::create(beside(&target, "part")).unwrap();
+        file.write_all(b"another").unwrap();
+        let refused = scrap.rename_to_new(&target).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(std::fs::read(&target).unwrap(), b"all of it");
+        let (scrap, _) = Scrap::create(beside(&target, "part")).unwrap();
+        scrap.rename_to_new(&folder.path().join("new")).unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "the two files and nothing beside them");
     }
 }

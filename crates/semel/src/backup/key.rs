@@ -1,17 +1,17 @@
 //! The key of backups: 32 random bytes in a file of their own.
 
 use std::fmt;
-use std::fs::File;
 use std::io::Write;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anyhow::Context;
 use sha2::{Digest, Sha256};
 
 use semel_kernel::clock::Chance;
+use semel_kernel::failpoint::check;
 
-use super::files;
+use super::files::{self, Scrap, beside};
 
 /// Bytes of a key.
 pub const KEY_BYTES: usize = 32;
@@ -31,16 +31,24 @@ impl BackupKey {
         Self(bytes)
     }
 
-    /// Makes a new key in a file that only its owner reads.
+    /// Makes a new key in a file that only its owner reads. Under its name stands a whole key or nothing.
     ///
     /// # Errors
     /// When there is a file already, or it cannot be written.
     pub fn make(path: &Path, chance: &Chance) -> anyhow::Result<Self> {
         let key = Self(chance.bytes());
-        let made = File::options().write(true).create_new(true).mode(0o600).open(path);
-        let mut file = made.with_context(|| format!("cannot make the key {}", path.display()))?;
-        let written = file.write_all(&key.0).and_then(|()| file.sync_all()).and_then(|()| files::sync_folder_of(path));
-        written.with_context(|| format!("cannot write the key {}", path.display()))?;
+        let told = || format!("cannot make the key {}", path.display());
+        check("backup.create", "key")?;
+        let (scrap, mut file) = Scrap::create(beside(path, "part")).with_context(told)?;
+        check("backup.created", "key")?;
+        file.write_all(&key.0).with_context(told)?;
+        check("backup.written", "key")?;
+        file.sync_all().with_context(told)?;
+        check("backup.synced", "key")?;
+        scrap.rename_to_new(path).with_context(told)?;
+        check("backup.renamed", "key")?;
+        files::sync_folder_of(path).with_context(told)?;
+        check("backup.placed", "key")?;
         Ok(key)
     }
 

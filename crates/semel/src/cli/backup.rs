@@ -13,6 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use semel_kernel::clock::{Chance, Clock, Time};
+use semel_kernel::failpoint::check;
 use semel_kernel::ids::new_id;
 
 use super::out;
@@ -79,15 +80,23 @@ pub async fn backup(loaded: Loaded, args: BackupArgs) -> anyhow::Result<ExitCode
     let key = key_of(args.key_file, &settings)?;
     let is_there = file.try_exists().with_context(|| format!("cannot look at {}", file.display()))?;
     ensure!(args.force || !is_there, "{} is there already; --force writes over it", file.display());
+    check("backup.create", "part")?;
     let (scrap, sink) =
         Scrap::create(beside(&file, "part")).with_context(|| format!("cannot write beside {}", file.display()))?;
+    check("backup.created", "part")?;
     let sink = match &settings.database {
         DatabaseUrl::Sqlite(path) => embedded(&settings, path, &key, sink).await?,
         DatabaseUrl::Postgres(url) => server(&settings, url, &key, sink).await?,
     };
+    check("backup.written", "part")?;
+    let told = || format!("cannot put the backup into its place, {}", file.display());
     let bytes = sink.metadata().map(|found| found.len()).unwrap_or(0);
-    let placed = sink.sync_all().and_then(|()| scrap.place(&file));
-    placed.with_context(|| format!("cannot put the backup into its place, {}", file.display()))?;
+    sink.sync_all().with_context(told)?;
+    check("backup.synced", "part")?;
+    scrap.rename(&file).with_context(told)?;
+    check("backup.renamed", "part")?;
+    sync_folder_of(&file).with_context(told)?;
+    check("backup.placed", "part")?;
     out::lines(&format!("{} holds the backup, {}; the key {} opens it", file.display(), size(bytes), key.id()))
 }
 
@@ -114,6 +123,7 @@ async fn embedded(settings: &Settings, path: &Path, key: &BackupKey, sink: File)
     let Copied { mut file, taken_at, schema } = copied?;
     let header = Header::new("sqlite", env!("CARGO_PKG_VERSION"), taken_at, schema, key, &Chance::system());
     let mut sealer = Sealer::new(BufWriter::new(sink), key, &header)?;
+    check("backup.sealing", "part")?;
     let bar = bytes_bar(file.metadata()?.len())?;
     let mut part = vec![0; 256 * 1024];
     loop {
@@ -130,8 +140,11 @@ async fn embedded(settings: &Settings, path: &Path, key: &BackupKey, sink: File)
 
 /// The name of a copy is gone as soon as we hold it open: should this process die, nothing readable is left behind.
 fn take(scrap: Scrap, taken_at: Time, schema: Vec<String>) -> anyhow::Result<Copied> {
+    check("backup.open", "copy")?;
     let file = File::open(scrap.path()).with_context(|| format!("cannot read {}", scrap.path().display()))?;
+    check("backup.opened", "copy")?;
     drop(scrap);
+    check("backup.unnamed", "copy")?;
     Ok(Copied { file, taken_at, schema })
 }
 
@@ -162,8 +175,10 @@ async fn by_ourselves(settings: &Settings, database: &Path) -> anyhow::Result<Co
     let path = beside(database, "copy");
     let taken_at = store.now();
     let schema = backup::schema_of(&store).await?;
+    check("backup.copy", "database")?;
     let (scrap, _) = Scrap::create(path.clone()).with_context(|| format!("cannot write {}", path.display()))?;
     store.backup_to(path.clone()).await?;
+    check("backup.copied", "database")?;
     take(scrap, taken_at, schema)
 }
 

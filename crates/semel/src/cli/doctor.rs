@@ -12,6 +12,7 @@ use semel_kernel::ids::new_id;
 use semel_kernel::outbound::{Call, Manner, Outbound, OutboundOptions};
 use semel_kernel::store::migrate;
 use semel_kernel::store::{Store, StoreError};
+use semel_shop::safety;
 use semel_telegram::{Bot, Outcome};
 
 use super::out;
@@ -104,6 +105,8 @@ async fn database(report: &mut Report, settings: &Settings) -> anyhow::Result<()
         && local::is_running(&socket).await
     {
         report.good("semel runs on this database and answers on its socket")?;
+        let backup_at = running_is_in_safe_mode(socket.clone()).await;
+        safe_mode(report, backup_at)?;
         return tokens(report, settings, running_has_a_token(socket).await);
     }
     let store = match parts::open_store(settings, Clock::system()) {
@@ -120,6 +123,10 @@ async fn database(report: &mut Report, settings: &Settings) -> anyhow::Result<()
             report.good("the database answers and is up to date")?;
             let found = store.rows("doctor.tokens", A_TOKEN, &[]).await;
             tokens(report, settings, found.map_or(true, |rows| !rows.is_empty()))?;
+            match safety::flows::of_database(&store).await {
+                Ok(mode) => safe_mode(report, mode.map(|mode| mode.backup_at.to_string()))?,
+                Err(error) => report.bad(&format!("it cannot be told whether safe mode is on: {error}"))?,
+            }
         }
         Ok(steps) => {
             let missing = steps.len();
@@ -165,6 +172,25 @@ async fn running_has_a_token(socket: PathBuf) -> bool {
     match answer.and_then(|answer| answer.json()) {
         Ok(known) => known["items"].as_array().is_none_or(|all| all.iter().any(|token| token["revoked_at"].is_null())),
         Err(_) => true,
+    }
+}
+
+/// The backup that the running program's database came out of, as RFC 3339, while safe mode is on. A doubt counts as off: a
+/// program that does not answer is told of elsewhere.
+async fn running_is_in_safe_mode(socket: PathBuf) -> Option<String> {
+    let answer = Program::Running(socket).ask(Method::GET, "/api/v1/safe", None, "").await;
+    let view = answer.and_then(|answer| answer.json()).ok()?;
+    (view["safe_mode"] == true).then(|| view["backup_at"].as_str().unwrap_or("an unknown moment").to_owned())
+}
+
+/// A shop in safe mode sells nothing, and whoever forgot it would look for the fault elsewhere.
+fn safe_mode(report: &mut Report, backup_at: Option<String>) -> anyhow::Result<()> {
+    match backup_at {
+        None => Ok(()),
+        Some(at) => report.bad(&format!(
+            "safe mode is on: the database was restored from a backup of {at}, so nothing is sold, handed over or paid out. \
+             `semel safe status` says what is left to do until `semel safe leave`"
+        )),
     }
 }
 

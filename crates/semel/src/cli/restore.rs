@@ -12,12 +12,13 @@ use anyhow::{Context, bail, ensure};
 use clap::Args;
 
 use semel_kernel::clock::Clock;
+use semel_kernel::failpoint::check;
 use semel_kernel::store::{self, Store, StoreError, migrate};
 use semel_shop::safety::{self, Restored};
 
 use super::backup::{bytes_bar, key_of, make_folder_of};
 use super::out;
-use crate::backup::files::{Scrap, beside, with_ending};
+use crate::backup::files::{Scrap, beside, sync_folder_of, with_ending};
 use crate::backup::sealed::{Header, Opener, Unreadable};
 use crate::backup::{postgres, unknown_step};
 use crate::settings::{DatabaseUrl, Loaded, Settings};
@@ -123,16 +124,24 @@ async fn embedded(settings: &Settings, path: &Path, backup: Backup, restored: &R
         let is_there = there.try_exists().with_context(|| format!("cannot look at {}", there.display()))?;
         ensure!(!is_there, "{} is there: a backup is restored beside it or after it is moved away", there.display());
     }
+    check("restore.create", "database")?;
     let (scrap, file) =
         Scrap::create(beside(&path, "restore")).with_context(|| format!("cannot write beside {}", path.display()))?;
+    check("restore.created", "database")?;
     backup.open_into(file)?;
+    check("restore.written", "database")?;
     let changed: Result<(), StoreError> = store::change_copy(scrap.path(), &Clock::system(), |tx| {
         migrate::bring_up(tx, ROOMS)?;
         safety::flows::note_restored(tx, restored)?;
         safety::flows::take_in_hand(tx)
     });
     changed.context("the backup was opened, and the database in it cannot be used")?;
-    scrap.place(&path).with_context(|| format!("cannot put the database into its place, {}", path.display()))?;
+    check("restore.changed", "database")?;
+    let told = || format!("cannot put the database into its place, {}", path.display());
+    scrap.rename(&path).with_context(told)?;
+    check("restore.renamed", "database")?;
+    sync_folder_of(&path).with_context(told)?;
+    check("restore.placed", "database")?;
     drop(lock);
     Ok(())
 }

@@ -97,8 +97,18 @@ pub async fn migrate(loaded: Loaded, dry_run: bool) -> anyhow::Result<ExitCode> 
         let lines = steps.map(|(room, step)| format!("missing: {room}/{:04} {}", step.number, step.name));
         return out::lines(&lines.collect::<Vec<_>>().join("\n"));
     }
-    let store = open_alone(&loaded.settings)?;
-    let steps = if dry_run { migrate::pending(&store, ROOMS).await? } else { migrate::migrate(&store, ROOMS).await? };
+    let steps = match (&loaded.settings.database, dry_run) {
+        // The program may run on the file meanwhile: a look disturbs nobody.
+        (DatabaseUrl::Sqlite(path), true) => migrate::pending_in_file(path, &Clock::system(), ROOMS)?,
+        (DatabaseUrl::Postgres(_), true) => {
+            let store = open_alone(&loaded.settings)?;
+            migrate::pending(&store, ROOMS).await?
+        }
+        (_, false) => {
+            let store = open_alone(&loaded.settings)?;
+            migrate::migrate(&store, ROOMS).await?
+        }
+    };
     let word = if dry_run { "missing" } else { "applied" };
     if steps.is_empty() {
         return out::lines("the database is up to date");

@@ -75,6 +75,8 @@ pub struct Settings {
     pub shop: Shop,
     /// Where our own events are sent, for whoever keeps the own bot.
     pub webhooks_out: Option<WebhooksOut>,
+    /// How long old rows keep what only takes room.
+    pub retention: Retention,
     /// How the program logs.
     pub log: Log,
     /// What one HTTP client may take.
@@ -211,6 +213,15 @@ pub struct WebhooksOut {
     pub secret: Secret,
     /// Whether the receiver may live on a private or loopback address.
     pub allow_private: bool,
+}
+
+/// How long old rows keep what only takes room, in days; 0 keeps it for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Bodies of ended notices, from the day on which they came.
+    pub inbox_days: u32,
+    /// Rows of jobs that are done and guard nothing, from the day on which they were written.
+    pub jobs_days: u32,
 }
 
 /// How the program logs.

@@ -111,6 +111,7 @@ pub static SECTIONS: &[(&str, &str)] = &[
     ("crystalpay", "CrystalPay. Any value here enables it; login, secret and salt are needed then, and public_url."),
     ("shop", "Rules of the shop."),
     ("webhooks_out", "Our own events for whoever keeps the own bot, signed as Standard Webhooks."),
+    ("retention", "How long old rows keep what only takes room. Keys, money, goods and the history stay for ever."),
     ("log", "How the program logs."),
     ("limits", "What one HTTP client may take."),
 ];
@@ -561,6 +562,28 @@ pub static SETTINGS: &[Setting] = &[
         unit: "true or false",
         default: Some("false"),
         one_line: "Whether the receiver may live on a private or loopback address.",
+        ..PLAIN
+    },
+    Setting {
+        key: "retention.inbox_days",
+        env: "SEMEL_RETENTION_INBOX_DAYS",
+        kind: Kind::Count(0, 36_500),
+        unit: "days, 0 to 36500",
+        default: Some("90"),
+        one_line: "How many days after it came a notice of a provider keeps its body, if it has ended; 0 keeps it for ever.",
+        more: "The notice itself stays with its keys and the hash of its body, so an old repeat is still known and what was \
+             acknowledged can be proved. What has not ended keeps its body.",
+        ..PLAIN
+    },
+    Setting {
+        key: "retention.jobs_days",
+        env: "SEMEL_RETENTION_JOBS_DAYS",
+        kind: Kind::Count(0, 36_500),
+        unit: "days, 0 to 36500",
+        default: Some("90"),
+        one_line: "How many days after it was written the row of a job that is done stays; 0 keeps it for ever.",
+        more: "Jobs whose row keeps something from happening twice, dead letters and calls whose fate nobody told stay for ever, \
+             and what each job did stays in the history.",
         ..PLAIN
     },
     Setting {

@@ -14,8 +14,8 @@ use url::Url;
 use super::table::{self, Kind};
 use super::values::{Given, Source, Values};
 use super::{
-    Crystalpay, DatabaseUrl, Heleket, Limits, Log, LogFormat, Networks, Receipt, Secret, Settings, Shop, Telegram,
-    WebhooksOut, Yookassa, parse,
+    Crystalpay, DatabaseUrl, Heleket, Limits, Log, LogFormat, Networks, Receipt, Retention, Secret, Settings, Shop,
+    Telegram, WebhooksOut, Yookassa, parse,
 };
 
 /// The settings and what is to be noticed about them, or every problem.
@@ -51,6 +51,10 @@ fn settings(reader: &mut Reader<'_>) -> Option<Settings> {
     let crystalpay = crystalpay(reader);
     let shop = shop(reader);
     let webhooks_out = webhooks_out(reader);
+    let retention = Retention {
+        inbox_days: reader.number("retention.inbox_days"),
+        jobs_days: reader.number("retention.jobs_days"),
+    };
     let log = log(reader);
     let limits = limits(reader);
     Some(Settings {
@@ -71,6 +75,7 @@ fn settings(reader: &mut Reader<'_>) -> Option<Settings> {
         crystalpay,
         shop: shop?,
         webhooks_out,
+        retention,
         log,
         limits,
         demo: false,

@@ -1,11 +1,17 @@
 //! After a restore: nothing is sold, handed over or paid out before the owner says so, and nothing that came is lost. The
 //! restore itself, with its files and tools, is told in `process/restore.rs`.
 
+use std::time::Duration;
+
 use expect_test::expect;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use semel_kernel::each_store;
+use semel_kernel::jobs::{self, Claim, Ended, Job, JobError, Retry, Workers, WorkersOptions};
+use semel_kernel::store::StoreError;
 use semel_sandbox::{Fault, Provider, Target};
+use semel_shop::Shop;
 use semel_shop::safety::{self, Restored};
 
 use crate::app::{CUSTOMER, OrderHandle, ROOMS, TestShop, minutes, refusal, text};
@@ -50,6 +56,35 @@ async fn release(shop: &TestShop, product: &str) -> i64 {
     assert_eq!(status, 200, "{released}");
     shop.run_jobs().await;
     released["released"].as_i64().unwrap_or_default()
+}
+
+/// A job that has seen that safe mode is on and is about to wait for its end; perhaps the owner ends it at this very moment.
+#[derive(Debug, Serialize, Deserialize)]
+struct AboutToWait {
+    ends_meanwhile: bool,
+}
+
+impl Job for AboutToWait {
+    type Context = Shop;
+    const KIND: &'static str = "story.about_to_wait";
+    const LANE: &'static str = "story";
+    const RETRY: Retry = Retry::backoff(Duration::from_secs(1), Duration::from_secs(1), 3);
+
+    fn slot(&self) -> Option<String> {
+        Some(if self.ends_meanwhile { "second" } else { "first" }.to_owned())
+    }
+
+    async fn run(self, shop: &Shop, claim: Claim) -> Result<Ended, JobError> {
+        assert!(safety::flows::mode(shop).await?.is_some() || !self.ends_meanwhile, "safe mode is on");
+        if self.ends_meanwhile {
+            safety::flows::leave(shop, "all is booked".to_owned(), true, "operator".to_owned()).await?;
+        }
+        if let Some(ended) = safety::flows::put_off(shop, &claim).await? {
+            return Ok(ended);
+        }
+        let ended = shop.write("story.went_on", move |tx, _| Ok(claim.finish(tx)?));
+        Ok(ended.await?)
+    }
 }
 
 async fn hear(shop: &TestShop) {
@@ -100,6 +135,31 @@ each_store! { ROOMS;
         assert_eq!(shop.status(&waiting).await, "delivered");
         shop.sell(&key, "yookassa").await;
         assert_eq!(shop.delivered_to(CUSTOMER), ["KEY-1", "KEY-2"]);
+        shop.finish().await;
+    }
+
+    /// Whoever begins to wait at that moment would sleep for minutes after the end.
+    async fn nobody_sleeps_past_the_end_of_safe_mode(t: TestStore) {
+        let shop = TestShop::start(t).await;
+        restored(&shop).await;
+        let (store, chance) = (shop.store.store.clone(), shop.store.chance.clone());
+        let options = WorkersOptions::new("story".to_owned());
+        let workers = Workers::new(store.clone(), chance.clone(), options).with::<AboutToWait>();
+        let stand = "select slot || ' ' || state || ' ' || case when run_at > semel_now() then 'later' else 'now' end
+            from jobs where kind = 'story.about_to_wait' order by slot";
+        for (ends_meanwhile, wanted) in [(false, vec!["first ready later"]), (true, vec!["first done now", "second done now"])] {
+            let chance = chance.clone();
+            let written = store.write("story.enqueue", move |tx| {
+                let now = tx.now();
+                jobs::enqueue(tx, &AboutToWait { ends_meanwhile }, now, &chance).map(|_| ())
+            });
+            let written: Result<(), StoreError> = written.await;
+            written.unwrap();
+            workers.run_due(shop.shop()).await.unwrap();
+            assert_eq!(shop.store.texts(stand).await, wanted);
+        }
+        assert_eq!(view(&shop).await["safe_mode"], false);
+        shop.run_jobs().await;
         shop.finish().await;
     }
 

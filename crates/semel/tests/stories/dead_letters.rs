@@ -6,9 +6,10 @@ use serde_json::json;
 
 use semel_kernel::jobs::Job;
 use semel_kernel::{args, each_store};
-use semel_sandbox::Provider;
+use semel_sandbox::{Fault, Provider, Target};
 use semel_shop::Error;
 use semel_shop::checkout::{ConfirmPayment, ResolveHint};
+use semel_shop::messages::{self, Body, Class, DeliverMessage, New};
 
 use crate::app::{CUSTOMER, OrderHandle, ROOMS, TestShop, text};
 
@@ -61,7 +62,46 @@ async fn refund_notice(shop: &TestShop) -> String {
     shop.inbox().await.into_iter().find(|notice| notice.starts_with("refund.succeeded")).unwrap_or_default()
 }
 
+/// The worker of the waiting job of this kind is lost in a try that is not the last.
+async fn is_lost_on_the_way(shop: &TestShop, kind: &'static str) {
+    let lost = shop.shop().write("story.lost", move |tx, _| {
+        let claimed = tx.execute(
+            "update jobs set state = 'running', attempts = attempts + 1, fence = fence + 1, owner = 'gone', claimed_at = semel_now(),
+             lease_until = semel_now() - 1 where kind = $1 and state = 'ready'",
+            args![kind],
+        )?;
+        Ok::<_, Error>(claimed)
+    });
+    assert_eq!(lost.await.unwrap(), 1, "one job of the kind {kind} waits");
+    assert_eq!(shop.program.app.workers().recover().await, Ok(1));
+}
+
 each_store! { ROOMS;
+    /// The call of a worker that died may have arrived, whatever becomes of the job afterwards.
+    async fn a_retry_by_hand_does_not_forget_the_try_of_a_lost_worker(t: TestStore) {
+        let shop = TestShop::start(t).await;
+        let away = shop.sandbox.fault(Target::Telegram("sendMessage".to_owned()), Fault::Status(409), None);
+        let said = shop.shop().write("story.say", |tx, shop| {
+            let body = Body::Text { html: "news".to_owned() };
+            let (dedup_key, class) = ("news".to_owned(), Class::AtLeastOnce);
+            messages::flows::queue(tx, shop, New { dedup_key, chat_id: CUSTOMER, class, kind: "news", body, order: None })
+        });
+        said.await.unwrap();
+        is_lost_on_the_way(&shop, DeliverMessage::KIND).await;
+        shop.run_jobs().await;
+        let fate = "select state || ' ' || uncertain from messages where kind = 'news'";
+        assert_eq!(shop.store.texts(fate).await, ["queued 0"], "this try certainly sent nothing");
+
+        let (status, waiting) = shop.get("/api/v1/jobs?state=ready").await;
+        assert_eq!(status, 200, "{waiting}");
+        let jobs = waiting["items"].as_array().unwrap();
+        let job = jobs.iter().find(|job| job["kind"] == DeliverMessage::KIND).map(|job| text(&job["id"]));
+        shop.sandbox.lift_fault(away);
+        retry(&shop, &job.expect("the message waits")).await;
+        assert_eq!(shop.store.texts(fate).await, ["sent 1"]);
+        shop.finish().await;
+    }
+
     async fn a_notice_whose_worker_was_lost_for_good_is_kept_and_a_retry_applies_it(t: TestStore) {
         let shop = TestShop::start(t).await;
         let order = refunded_elsewhere(&shop).await;

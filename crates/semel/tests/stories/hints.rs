@@ -2,10 +2,12 @@
 
 use expect_test::expect;
 use http::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use semel_kernel::each_store;
+use semel_kernel::{each_store, jobs};
 use semel_sandbox::Provider;
+use semel_shop::Error;
+use semel_shop::checkout::SweepProvider;
 
 use crate::app::{CUSTOMER, ROOMS, TestShop, minutes, refusal, text};
 
@@ -187,6 +189,52 @@ each_store! { ROOMS;
         let bare = shop.program.api.send(Method::POST, "/webhook/yookassa", &[], INVENTED.into()).await;
         assert_eq!(bare.status, 403, "nobody was named");
         assert_eq!(shop.number("select count(*) from inbox").await, 0);
+        shop.finish().await;
+    }
+
+    /// The provider's word alone tells whose it is. The payment's own job has nothing left to wait for then.
+    async fn a_webhook_that_does_not_name_our_payment_leaves_no_job_waiting_for_it(t: TestStore) {
+        let shop = TestShop::start(t).await;
+        let key = shop.product_with("Licence key", "990.00", &["KEY-1"]).await;
+        let order = shop.order(&key, "yookassa").await;
+        shop.pay(&order);
+        let mut notice: Value = serde_json::from_slice(&shop.sandbox.hooks()[0].body).unwrap();
+        let metadata = notice["object"].as_object_mut().unwrap().remove("metadata");
+        assert!(metadata.is_some(), "the provider gives our id back");
+        shop.lose_all();
+        assert_eq!(shop.program.api.receive(Provider::Yookassa, notice.to_string()).await.status, 200);
+        let waits = "select count(*) from jobs where kind = 'payment.confirm' and state = 'ready'";
+        let due = "select count(*) from jobs where kind = 'payment.confirm' and state = 'ready' and run_at <= semel_now()";
+        assert_eq!((shop.number(waits).await, shop.number(due).await), (1, 0), "nothing pulled it");
+
+        shop.run_jobs().await;
+        assert_eq!(shop.status(&order).await, "delivered");
+        assert_eq!(shop.delivered_to(CUSTOMER), ["KEY-1"]);
+        assert_eq!(shop.number(waits).await, 0, "it looked once more and ended");
+        let ended = "select count(*) from jobs where kind = 'payment.confirm' and state = 'done'";
+        assert_eq!(shop.number(ended).await, 1);
+        assert_eq!(shop.inbox().await, ["payment.succeeded applied"]);
+        shop.finish().await;
+    }
+
+    /// The same for what the provider's list told first.
+    async fn a_payment_found_in_the_list_leaves_no_job_waiting_for_it(t: TestStore) {
+        let shop = TestShop::start(t).await;
+        let key = shop.product_with("Licence key", "990.00", &["KEY-1"]).await;
+        let order = shop.order(&key, "yookassa").await;
+        shop.pay(&order);
+        shop.lose_all();
+        let swept = shop.shop().write("story.sweep", move |tx, shop| {
+            let now = tx.now();
+            let sweep = SweepProvider { provider: semel_payments::Provider::YooKassa, tick: now.millis() };
+            jobs::enqueue(tx, &sweep, now, &shop.chance)?;
+            Ok::<_, Error>(())
+        });
+        swept.await.unwrap();
+        shop.run_jobs().await;
+
+        assert_eq!(shop.status(&order).await, "delivered");
+        assert_eq!(shop.number("select count(*) from jobs where kind = 'payment.confirm' and state <> 'done'").await, 0);
         shop.finish().await;
     }
 

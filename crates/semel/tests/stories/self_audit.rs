@@ -197,6 +197,22 @@ each_store! { ROOMS;
         shop.finish().await;
     }
 
+    async fn a_state_that_somebody_changed_past_the_program_stops_what_leaves_the_shop(t: TestStore) {
+        let shop = TestShop::start(t).await;
+        let key = shop.product_with("Licence key", "990.00", &["KEY-1"]).await;
+        let order = shop.sell(&key, "yookassa").await;
+        plant(&shop, &["update orders set state = 'paid'"]).await;
+        shop.wait(minutes(1)).await;
+        let open = open_stops(&shop).await;
+        assert_eq!((open.len(), &open[0]["predicate"]), (1, &json!("G5s")), "{open:?}");
+        assert_eq!(open[0]["flows"], json!(["deliveries", "refunds", "payouts"]));
+        assert_eq!(open[0]["rows"], json!([format!("(order,{})", order.id)]));
+
+        plant(&shop, &["update orders set state = 'delivered'"]).await;
+        assert_eq!(release(&shop, &text(&open[0]["id"]), "it was me").await.0, 200);
+        shop.finish().await;
+    }
+
     async fn a_shop_in_which_nothing_happens_is_asked_nothing(t: TestStore) {
         let shop = TestShop::start(t).await;
         let audits = "select count(*) from jobs where kind = 'audit.fresh'";

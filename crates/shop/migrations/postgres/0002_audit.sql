@@ -80,6 +80,11 @@ create view audit_peer (peer_id, sub_id, server, ip, pubkey, state, created_at, 
 create view audit_transition (entity, entity_id, seq, from_state, to_state, at) as
     select entity, entity_id, n, from_state, to_state, at from history where n is not null;
 
+-- Where everything stands now whose every change has a number, beside what audit_transition tells of it.
+create view audit_state (entity, entity_id, order_id, state) as
+    select cast('order' as text), id, id, state from orders
+    union all select cast('payment' as text), id, order_id, state from payments;
+
 -- A body as text. It comes from outside, so bytes that are no text must not break a reader: they are shown escaped.
 create function text_of(body bytea) returns text language plpgsql stable as $$
 begin

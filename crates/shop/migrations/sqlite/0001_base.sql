@@ -40,10 +40,10 @@ create table orders (
     created_at integer not null
 ) strict;
 
-create index orders_customer on orders (customer, created_at);
+create index orders_customer on orders (customer, id);
 create index orders_unpaid on orders (customer) where state = 'pending';
 create index orders_due on orders (deadline) where state = 'pending';
-create index orders_state on orders (state, created_at);
+create index orders_state on orders (state, id);
 
 create table items (
     id text primary key,
@@ -180,6 +180,9 @@ create table suspense (
     created_at integer not null,
     ended_at integer
 ) strict;
+
+-- What waits for the owner; all that was assigned lies behind it.
+create index suspense_open on suspense (provider_payment_id) where state = 'open';
 
 create table refunds (
     id text primary key,

@@ -80,6 +80,11 @@ create view audit_peer (peer_id, sub_id, server, ip, pubkey, state, created_at, 
 create view audit_transition (entity, entity_id, seq, from_state, to_state, at) as
     select entity, entity_id, n, from_state, to_state, at from history where n is not null;
 
+-- Where everything stands now whose every change has a number, beside what audit_transition tells of it.
+create view audit_state (entity, entity_id, order_id, state) as
+    select cast('order' as text), id, id, state from orders
+    union all select cast('payment' as text), id, order_id, state from payments;
+
 -- What owners of older bots knew as a table: one row for each notice of a provider.
 create view payment_events (id, provider, event_id, event_type, payment_id, order_id, status, payload, received_at, processed_at) as
     select i.id, i.source, i.event_id, i.event, i.subject, p.order_id, i.state, cast(i.body as text), i.received_at, i.terminal_at

@@ -76,6 +76,7 @@ pub const RULES: &[Rule] = &[
     rule("G3", NOTHING, "waiting is no loss: the payment's own job asks"),
     rule("G4", OUT, "somebody's unproven word was acted on"),
     rule("G5", OUT, "a state was changed past the program, so what follows from states cannot be trusted"),
+    rule("G5s", OUT, "a state was changed with nothing in the history, so somebody else than the program did it"),
     rule("D1", GOODS, "the same place of an order was served twice"),
     rule("D2", GOODS, "one unit has two buyers"),
     rule("D3", GOODS, "orders are called done that got something else"),

@@ -2,7 +2,7 @@
 //!
 //! Each text here is a promise of [`super::PREDICATES`] narrowed to rows that are new, and each finds its rows by a key or
 //! an index, so a look costs the same in a shop of a week and of ten years. New money is found by its entries' numbers;
-//! a delivery or a notice by its id, which begins with its moment. `CROSS JOIN` tells SQLite, which knows nothing of how many
+//! a delivery, a notice, an order or a message by its id, which begins with its moment. `CROSS JOIN` tells SQLite, which knows nothing of how many
 //! rows there are, where to begin; to PostgreSQL it is a join like any other. What cannot be narrowed (a change of an old row is no
 //! new row) is asked at night. A narrowed promise may miss what the night finds; it never finds what the whole one would
 //! not.
@@ -41,6 +41,10 @@ enum Since {
     Delivery,
     /// The least id of a notice that is new.
     Notice,
+    /// The least id of an order that is new.
+    Order,
+    /// The least id of a message that is new.
+    Message,
 }
 
 struct Fresh {
@@ -147,6 +151,32 @@ const FRESH: &[Fresh] = &[
             AND x.tx_id IN (SELECT tx_id FROM audit_entry WHERE seq > $1))) t WHERE p <> from_state",
     },
     Fresh {
+        predicate: "G5s",
+        since: &[Since::Entry],
+        query: "SELECT s.entity, s.entity_id FROM audit_state s WHERE s.order_id IN \
+            (SELECT x.order_id FROM audit_tx x WHERE x.order_id IS NOT NULL \
+            AND x.tx_id IN (SELECT tx_id FROM audit_entry WHERE seq > $1)) \
+            AND s.state <> COALESCE((SELECT t.to_state FROM audit_transition t WHERE t.entity = s.entity \
+            AND t.entity_id = s.entity_id ORDER BY t.seq DESC LIMIT 1), '')",
+    },
+    Fresh {
+        predicate: "G5s",
+        since: &[Since::Order],
+        query: "SELECT s.entity, s.entity_id FROM audit_state s WHERE s.order_id >= $1 \
+            AND s.state <> COALESCE((SELECT t.to_state FROM audit_transition t WHERE t.entity = s.entity \
+            AND t.entity_id = s.entity_id ORDER BY t.seq DESC LIMIT 1), '')",
+    },
+    Fresh {
+        predicate: "G5s",
+        since: &[Since::Message],
+        query: "SELECT m.msg_id FROM audit_msg m WHERE m.msg_id >= $1 \
+            AND ((m.state = 'sent' AND EXISTS (SELECT 1 FROM audit_job j WHERE j.kind = 'message.send' AND j.slot = m.msg_id) \
+            AND NOT EXISTS (SELECT 1 FROM audit_job j JOIN audit_run r ON r.job_id = j.job_id \
+            WHERE j.kind = 'message.send' AND j.slot = m.msg_id AND r.outcome IN ('ok','retry'))) \
+            OR (m.state IN ('queued','sending') AND EXISTS (SELECT 1 FROM audit_job j \
+            WHERE j.kind = 'message.send' AND j.slot = m.msg_id AND j.state = 'done')))",
+    },
+    Fresh {
         predicate: "D1",
         since: &[Since::Delivery],
         query: "SELECT item_id, n FROM audit_delivery WHERE state <> 'void' \
@@ -210,6 +240,8 @@ impl Seen {
             Since::Entry => Value::from(self.entry),
             Since::Delivery => Value::from(least_id("dlv", self.at)),
             Since::Notice => Value::from(least_id("inb", self.at)),
+            Since::Order => Value::from(least_id("ord", self.at)),
+            Since::Message => Value::from(least_id("msg", self.at)),
         }
     }
 }

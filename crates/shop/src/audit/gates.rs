@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use semel_kernel::jobs::{Claim, Ended, Job, JobError, Manner, Retry};
+use semel_kernel::store::StoreError;
 
 use super::flow::Flow;
 use super::stops;
@@ -56,12 +57,9 @@ impl<J: Gated> Job for Gate<J> {
 
     async fn run(self, shop: &Shop, claim: Claim) -> Result<Ended, JobError> {
         if shop.stops().has(J::FLOW) {
-            match must_wait(&self.0, shop).await {
-                Ok(false) => {}
-                Ok(true) => {
-                    let text = stops::sentence(shop, J::FLOW);
-                    return Err(JobError::Later { at: shop.now() + LOOK_AGAIN, text });
-                }
+            match wait(&self.0, shop, &claim).await {
+                Ok(None) => {}
+                Ok(Some(ended)) => return Ok(ended),
                 // Nothing was done, so this try costs nothing.
                 Err(error) => return Err(JobError::Later { at: shop.now() + SOON, text: error.to_string() }),
             }
@@ -70,8 +68,20 @@ impl<J: Gated> Job for Gate<J> {
     }
 }
 
-async fn must_wait<J: Gated>(job: &J, shop: &Shop) -> Result<bool, Error> {
-    Ok(job.concerns(shop).await? && stops::holds(shop, J::FLOW).await?)
+/// Puts the job off while its flow is stopped. The stop is looked at once more in the transaction that does so: a release
+/// either finds the job waiting and wakes it, or the job sees the release and goes on.
+async fn wait<J: Gated>(job: &J, shop: &Shop, claim: &Claim) -> Result<Option<Ended>, Error> {
+    if !(job.concerns(shop).await? && stops::holds(shop, J::FLOW).await?) {
+        return Ok(None);
+    }
+    let (claim, text, at) = (claim.clone(), stops::sentence(shop, J::FLOW), shop.now() + LOOK_AGAIN);
+    let waiting = shop.store.write("audit.wait", move |tx| {
+        if !stops::still_holds(tx, J::FLOW)? {
+            return Ok::<_, StoreError>(None);
+        }
+        claim.put_off(tx, at, &text).map(Some)
+    });
+    Ok(waiting.await?)
 }
 
 /// A kind of jobs that may wait.

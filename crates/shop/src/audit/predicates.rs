@@ -179,6 +179,23 @@ pub const PREDICATES: &[Predicate] = &[
         ],
     },
     Predicate {
+        id: "G5s",
+        group: "Intake",
+        meaning: "the state that stands is the one that the last transition led to; a message's is what its job's runs tell",
+        at_rest: false,
+        needs_truth: false,
+        queries: &[
+            "SELECT s.entity, s.entity_id FROM audit_state s WHERE s.state <> COALESCE((SELECT t.to_state FROM \
+             audit_transition t WHERE t.entity = s.entity AND t.entity_id = s.entity_id ORDER BY t.seq DESC LIMIT \
+             1), '')",
+            "SELECT m.msg_id FROM audit_msg m WHERE (m.state = 'sent' AND EXISTS (SELECT 1 FROM audit_job j WHERE \
+             j.kind = 'message.send' AND j.slot = m.msg_id) AND NOT EXISTS (SELECT 1 FROM audit_job j JOIN \
+             audit_run r ON r.job_id = j.job_id WHERE j.kind = 'message.send' AND j.slot = m.msg_id AND r.outcome \
+             IN ('ok','retry'))) OR (m.state IN ('queued','sending') AND EXISTS (SELECT 1 FROM audit_job j WHERE \
+             j.kind = 'message.send' AND j.slot = m.msg_id AND j.state = 'done'))",
+        ],
+    },
+    Predicate {
         id: "G6",
         group: "Intake",
         meaning: "same id, other body ⇒ the second body is kept and acts on nothing by itself",

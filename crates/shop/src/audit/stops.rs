@@ -99,6 +99,17 @@ pub async fn holds(shop: &Shop, flow: Flow) -> Result<bool, StoreError> {
     Ok(shop.stops().has(flow))
 }
 
+/// Whether an open stop holds `flow`, inside a transaction that writes because of the answer: no stop can be released
+/// before that commits.
+pub(super) fn still_holds(tx: &mut Tx, flow: Flow) -> Result<bool, StoreError> {
+    for row in &tx.rows(sql::OPEN_SHARED, &[])? {
+        if open_of(row)?.flows.contains(&flow) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Why `flow` does not go on now, in a sentence for whoever wanted it.
 pub fn sentence(shop: &Shop, flow: Flow) -> String {
     let cause = match shop.stops().of(flow) {

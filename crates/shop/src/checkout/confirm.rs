@@ -57,7 +57,9 @@ impl Job for ConfirmPayment {
         let (payment, mut ids) = known_ids(shop, &self.payment).await?;
         if ids.is_empty() && payment.state == PaymentState::Created {
             // A restored database may lack the id of a payment that was made and paid: the provider's list tells of it.
-            safety::flows::wait(shop).await?;
+            if let Some(ended) = safety::flows::wait(shop, &claim).await? {
+                return Ok(ended);
+            }
             // The create call's answer was lost, or never asked for: the same call with the same key.
             match flows::link(shop, &self.payment).await {
                 Ok(()) => ids = known_ids(shop, &self.payment).await?.1,

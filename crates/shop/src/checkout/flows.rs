@@ -12,7 +12,7 @@ use semel_money::Amount;
 use semel_payments::{Created, Line, NewPayment, Provider, Rail};
 
 use super::scene::known_ids;
-use super::settle::{ask, settle};
+use super::settle::{ask, settle, tell_own_job};
 use super::talk::{self, TalkError};
 use super::{ConfirmPayment, Payment, PaymentId, PaymentState, sql};
 use crate::customers::{self, Customer};
@@ -430,7 +430,8 @@ pub(super) async fn ask_again(shop: &Shop, id: &PaymentId, also: Option<String>)
     }
     let seen = ask(shop, &payment, ids).await?;
     let settled = shop.write("payment.settle", move |tx, shop| {
-        settle(tx, shop, &payment.id, &seen, asked_at)?;
+        let standing = settle(tx, shop, &payment.id, &seen, asked_at)?;
+        tell_own_job(tx, &payment.id, standing)?;
         refunds::flows::found(tx, shop, payment.provider, &seen)
     });
     Ok(settled.await?)

@@ -3,6 +3,7 @@
 use semel_kernel::args;
 use semel_kernel::clock::Time;
 use semel_kernel::inbox;
+use semel_kernel::jobs::{self, Job};
 use semel_kernel::outbound::Manner;
 use semel_kernel::store::{Expect, Tx};
 use semel_money::Amount;
@@ -11,10 +12,11 @@ use semel_payments::{CallError, PaymentRef, Rail, Seen, SeenState};
 use super::flows::{TalkOrStore, add_ref, advance, by_ref, receive};
 use super::scene::{Ids, Scene, known_ids};
 use super::talk::{self, TalkError};
-use super::{Payment, PaymentId, PaymentState, sql};
+use super::{ConfirmPayment, Payment, PaymentId, PaymentState, sql};
 use crate::ledger::{self, Account, Origin, Posting};
 use crate::orders::flows as order_flows;
 use crate::orders::{Order, State};
+use crate::shop::Lanes;
 use crate::{Error, Shop, alerts, catalog, messages, safety};
 
 /// What asking about a payment came to.
@@ -35,8 +37,21 @@ pub(super) async fn ask_and_settle(shop: &Shop, id: &PaymentId, also: Option<Str
     }
     let seen = ask(shop, &payment, ids).await?;
     let of = id.clone();
-    let standing = shop.write("payment.settle", move |tx, shop| settle(tx, shop, &of, &seen, asked_at)).await?;
-    Ok(standing)
+    let settled = shop.write("payment.settle", move |tx, shop| {
+        let standing = settle(tx, shop, &of, &seen, asked_at)?;
+        tell_own_job(tx, &of, standing)?;
+        Ok(standing)
+    });
+    Ok(settled.await?)
+}
+
+/// What another job found to be final is final for the payment's own job, too: it looks now and ends, instead of hours later.
+/// It is pulled and not ended here, because a notice may have come since that other job asked, and pulled no job but this one.
+pub(super) fn tell_own_job(tx: &mut Tx, id: &PaymentId, standing: Standing) -> Result<(), Error> {
+    if standing == Standing::Final {
+        jobs::pull_later(tx, ConfirmPayment::KIND, Lanes::MONEY, id.as_str())?;
+    }
+    Ok(())
 }
 
 /// The provider's answers, one for each id that it knows.

@@ -12,7 +12,7 @@ use semel_payments::{Page, Provider, Seen, SeenState};
 
 use super::PaymentId;
 use super::flows::{self, TalkOrStore, by_ref};
-use super::settle::{settle, suspend_unknown};
+use super::settle::{settle, suspend_unknown, tell_own_job};
 use super::talk::{self, TalkError};
 use crate::ledger::{self, Origin};
 use crate::shop::Lanes;
@@ -156,7 +156,10 @@ fn book(
         },
     };
     match ours {
-        Some(payment) => settle(tx, shop, &payment, std::slice::from_ref(seen), asked_at).map(|_| ())?,
+        Some(payment) => {
+            let standing = settle(tx, shop, &payment, std::slice::from_ref(seen), asked_at)?;
+            tell_own_job(tx, &payment, standing)?;
+        }
         None => suspend_unknown(tx, shop, rail, seen).map(|_| ())?,
     }
     refunds::flows::found(tx, shop, provider, std::slice::from_ref(seen))

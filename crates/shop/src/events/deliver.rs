@@ -53,7 +53,9 @@ impl Job for DeliverEvent {
         // No row: an event of the same key was there first. No address: the owner wants no events any more.
         let Some(row) = rows.first() else { return end(shop, claim, Outcome::Confirmed, false).await };
         let Some(out) = &shop.rules.events else { return end(shop, claim, Outcome::Failed, false).await };
-        safety::flows::wait(shop).await?;
+        if let Some(ended) = safety::flows::wait(shop, &claim).await? {
+            return Ok(ended);
+        }
         let body: String = row.get(0)?;
         let published: Time = row.get(1)?;
 

@@ -331,3 +331,45 @@ pub fn paid_by(tx: &mut Tx, order: &OrderId, of: Currency) -> Result<Option<(Str
     let row = tx.first(sql::PAID_BY, args![Account::order(order, of).id()])?;
     row.map(|row| Ok((row.get(0)?, row.get(1)?))).transpose()
 }
+
+/// One entry on the path of the money that came for an order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Moved {
+    /// The posting.
+    pub posting: String,
+    /// When it was posted.
+    pub at: Time,
+    /// The posting's kind: `capture` when the money came, `assign` when the owner gave it an owner, `refund` when it went
+    /// back through its provider.
+    pub kind: String,
+    /// Through which provider it came or went.
+    pub provider: Option<String>,
+    /// The order that the posting names: for `assign` it may be another than the one that was asked about.
+    pub order: Option<OrderId>,
+    /// Why.
+    pub note: Option<String>,
+    /// The kind of the account: `order`, `customer` or `suspense`.
+    pub account: String,
+    /// How much; negative where it left that account.
+    pub amount: Amount,
+}
+
+/// The path of all money that came by the payments of `order` or was assigned to it, in the order of the books, at most
+/// `limit` entries.
+pub fn moved(tx: &mut Tx, order: &OrderId, limit: i64) -> Result<Vec<Moved>, StoreError> {
+    tx.rows(sql::MOVED, args![order, limit])?.iter().map(moved_of).collect()
+}
+
+fn moved_of(row: &Row) -> Result<Moved, StoreError> {
+    let unit = currency(&row.get::<String>(7)?)?;
+    Ok(Moved {
+        posting: row.get(0)?,
+        at: row.get(1)?,
+        kind: row.get(2)?,
+        provider: row.get(3)?,
+        order: row.get(4)?,
+        note: row.get(5)?,
+        account: row.get(6)?,
+        amount: Amount::new(row.get(8)?, unit),
+    })
+}

@@ -24,6 +24,22 @@ semel_kernel::statements! {
         order by case a.kind when 'order' then 0 else 1 end limit 1";
     ASSIGNED = "select p.id, a.kind, p.order_id from postings p join entries e on e.posting = p.id join accounts a on a.id = e.account
         where p.key = $1 and e.amount > 0 order by case a.kind when 'order' then 0 else 1 end limit 1";
+    /// Each part begins at the order's payments or at the order itself and goes by keys from there; `cross join` keeps SQLite,
+    /// which knows nothing of how many rows there are, to that order. To PostgreSQL it is a join like any other.
+    MOVED = "with ours (id) as (
+            select p.id from payments y cross join payment_refs r cross join postings p where y.order_id = $1 and r.payment = y.id
+                and p.kind = 'capture' and p.provider = r.provider and p.merchant = r.merchant and p.provider_payment_id = r.provider_id
+        ), moved (id) as (
+            select id from ours
+            union select p.id from ours o cross join postings p where p.key = 'assign:' || o.id
+            union select p.id from payments y cross join payment_refs r cross join postings p where y.order_id = $1 and r.payment = y.id
+                and p.kind = 'refund' and p.provider = r.provider and p.merchant = r.merchant and p.provider_payment_id = r.provider_id
+            union select p.id from postings p where p.order_id = $1 and p.kind = 'assign'
+        )
+        select p.id, p.posted_at, p.kind, p.provider, p.order_id, p.note, a.kind, e.currency, e.amount
+        from moved m cross join postings p cross join entries e cross join accounts a
+        where p.id = m.id and e.posting = p.id and a.id = e.account and a.kind in ('order', 'customer', 'suspense')
+        order by e.seq limit $2";
     PAID_BY = "select p.payment, p.provider_payment_id from postings p join entries e on e.posting = p.id
         where e.account = $1 and e.amount > 0 and p.kind = 'capture' and p.payment is not null order by e.seq limit 1";
 }

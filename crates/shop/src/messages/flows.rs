@@ -127,6 +127,12 @@ pub fn buried(tx: &mut Tx, job: &JobId, error: &str) -> Result<(), StoreError> {
     tx.later(sql::BURY, args![job, error, now], Expect::Any)
 }
 
+/// Keeps counting the uncertain tries of a message whose job somebody makes due by hand: with fresh attempts the job would
+/// know nothing of them. Belongs before that, into its transaction; changes nothing for jobs of other kinds.
+pub fn retried(tx: &mut Tx, job: &JobId) -> Result<(), StoreError> {
+    tx.execute(sql::RETRIED, args![job]).map(|_| ())
+}
+
 /// Ends as unknown every message that goes at most once and that a backup still had to send. What may go twice stays, and is
 /// sent with the same content. Answers how many there were.
 pub fn forget_queued(tx: &mut Tx) -> Result<u64, StoreError> {

@@ -86,8 +86,10 @@ impl Job for DeliverMessage {
             // A message that may go twice comes here after its end only when somebody asked for it by hand.
             _ => {
                 // The owner hears of safe mode while it is on; customers wait.
-                if sending.message.kind != ALERT {
-                    safety::flows::wait(shop).await?;
+                if sending.message.kind != ALERT
+                    && let Some(ended) = safety::flows::wait(shop, &sending.claim).await?
+                {
+                    return Ok(ended);
                 }
                 sending.run(&goods).await
             }
@@ -197,32 +199,47 @@ impl Sending<'_> {
         write.await
     }
 
+    /// Whether the message has waited for longer than anybody wants it.
+    fn is_too_old(&self) -> bool {
+        let patience = if self.message.class == Class::AtMostOnce { PATIENCE_ONCE } else { PATIENCE };
+        self.shop.now().since(self.message.queued_at) > patience
+    }
+
     /// Certainly not sent: later, and it costs no attempt. The waits grow with the age of the message.
     async fn not_yet(&self, at: Option<Time>, text: String) -> Result<Ended, JobError> {
-        let now = self.shop.now();
-        let age = now.since(self.message.queued_at);
-        let patience = if self.message.class == Class::AtMostOnce { PATIENCE_ONCE } else { PATIENCE };
-        if age > patience {
+        if self.is_too_old() {
             return self.give_up(self.before, text).await;
         }
+        let now = self.shop.now();
+        let age = now.since(self.message.queued_at);
         let wait = (age / 2).clamp(Duration::from_secs(2), Duration::from_secs(600));
         let at = at.unwrap_or_else(|| now + self.shop.chance.jitter(wait));
         Err(JobError::Later { at, text })
     }
 
-    /// The whole bot has to be silent. It is written down before the message is put off, so that neither a restart nor
-    /// another copy speaks too soon.
+    /// The whole bot has to be silent. The silence is written in the transaction that puts the message off: whoever sends
+    /// next after a death knows both, that this try sent nothing and how long to be silent, or neither.
     async fn silence(&self, bot: &Bot, seconds: u64) -> Result<Ended, JobError> {
-        let seconds = Duration::from_secs(seconds);
-        let until = self.shop.telegram.now() + seconds;
+        let until = self.shop.telegram.now() + Duration::from_secs(seconds);
         self.shop.telegram.pause_host(&host_key(bot), until);
         let (of, kept) = (bot.id().to_owned(), silence::on_database(self.shop, until));
-        let write = self.shop.write("message.silence", move |tx, _| Ok(flows::keep_silence(tx, &of, kept)?));
-        if let Err(error) = write.await {
-            tracing::warn!(%error, "could not write that Telegram asks for silence; this process knows it all the same");
+        let text = format!("Telegram asks for {seconds} s of silence");
+        let again = (!self.is_too_old()).then(|| (self.claim.clone(), text.clone()));
+        let write = self.shop.write("message.silence", move |tx, _| {
+            flows::keep_silence(tx, &of, kept)?;
+            Ok(match &again {
+                Some((claim, why)) => Some(claim.put_off(tx, kept, why)?),
+                None => None,
+            })
+        });
+        match write.await {
+            Ok(Some(ended)) => return Ok(ended),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(%error, "could not write that Telegram asks for silence; this process knows it all the same");
+            }
         }
-        self.not_yet(Some(self.shop.now() + seconds), format!("Telegram asks for {} s of silence", seconds.as_secs()))
-            .await
+        self.not_yet(Some(kept), text).await
     }
 
     async fn bad_token(&self, text: String) -> Result<Ended, JobError> {

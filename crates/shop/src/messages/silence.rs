@@ -2,6 +2,9 @@
 //!
 //! A silence is kept in the database for whoever sends next: this program after a restart, or another copy. The HTTP client
 //! obeys it, and it knows moments on its own clock only, which need not agree with the database's.
+//!
+//! It is written together with the end of the run that was told so. Who dies before that has told nobody: the message goes
+//! again as one whose fate is not known, and Telegram says it once more.
 
 use std::time::Duration;
 

@@ -32,6 +32,10 @@ semel_kernel::statements! {
     /// The slot of a sending job is its message. The worker died in the last try, so nobody knows what became of it.
     BURY = "update messages set state = 'unknown', error = $2, uncertain = uncertain + 1, ended_at = $3
         where state = 'queued' and id in (select slot from jobs where id = $1 and kind = 'message.send')";
+    /// Attempts of a job that waits are tries that may have arrived: those that certainly sent nothing were given back.
+    RETRIED = "update messages set uncertain = (select attempts from jobs where id = $1) where state = 'queued'
+        and id in (select slot from jobs where id = $1 and kind = 'message.send' and state = 'ready')
+        and uncertain < (select attempts from jobs where id = $1)";
     /// What a restored database still had to send at most once may have been sent after the backup.
     FORGET_QUEUED = "update messages set state = 'unknown', uncertain = uncertain + 1, ended_at = $1,
         error = 'it was queued in the backup: whether it was sent after it is not known'

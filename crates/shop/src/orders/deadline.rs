@@ -33,7 +33,9 @@ impl Job for ExpireOrder {
 
     async fn run(self, shop: &Shop, claim: Claim) -> Result<Ended, JobError> {
         // It may have been paid after the backup: that is looked into first.
-        safety::flows::wait(shop).await?;
+        if let Some(ended) = safety::flows::wait(shop, &claim).await? {
+            return Ok(ended);
+        }
         let order = self.order;
         let ended = shop.write(Self::KIND, move |tx, shop| {
             flows::expire(tx, shop, &order)?;

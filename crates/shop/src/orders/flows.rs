@@ -57,6 +57,9 @@ pub fn of_customer(tx: &mut Tx, customer: &CustomerId, limit: i64) -> Result<Vec
     Ok(rows.iter().map(order_of).collect::<Result<_, _>>()?)
 }
 
+/// Above every id: those are hexadecimal.
+const ABOVE_ALL: &str = "ord_z";
+
 /// Orders, the newest first: of a customer, in a state, below the id `before`.
 pub fn list(
     tx: &mut Tx,
@@ -65,7 +68,13 @@ pub fn list(
     before: Option<&OrderId>,
     limit: i64,
 ) -> Result<Vec<Order>, Error> {
-    let rows = tx.rows(sql::LIST, args![customer, state.map(State::as_str), before, limit])?;
+    let below = before.map_or(ABOVE_ALL, OrderId::as_str);
+    let rows = match (customer, state.map(State::as_str)) {
+        (None, None) => tx.rows(sql::LIST, args![below, limit])?,
+        (None, Some(state)) => tx.rows(sql::LIST_STATE, args![below, limit, state])?,
+        (Some(customer), None) => tx.rows(sql::LIST_CUSTOMER, args![below, limit, customer])?,
+        (Some(customer), Some(state)) => tx.rows(sql::LIST_BOTH, args![below, limit, customer, state])?,
+    };
     Ok(rows.iter().map(order_of).collect::<Result<_, _>>()?)
 }
 

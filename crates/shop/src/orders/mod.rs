@@ -10,6 +10,7 @@ mod hand_over;
 pub mod http;
 mod make;
 mod model;
+mod paths;
 mod pay;
 mod sql;
 mod view;

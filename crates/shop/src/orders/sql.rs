@@ -14,10 +14,17 @@ semel_kernel::statements! {
         postgres: "select id, customer, state, currency, total, provider, deadline, version, created_at, paid_at, reason from orders where id = $1 for update",
     };
     OF_CUSTOMER = "select id, customer, state, currency, total, provider, deadline, version, created_at, paid_at, reason from orders
-        where customer = $1 order by created_at desc, id desc limit $2";
+        where customer = $1 order by id desc limit $2";
+    /// Lists, the newest first: one text for each index that bears one.
     LIST = "select id, customer, state, currency, total, provider, deadline, version, created_at, paid_at, reason from orders
-        where (cast($1 as text) is null or customer = $1) and (cast($2 as text) is null or state = $2) and (cast($3 as text) is null or id < $3)
-        order by id desc limit $4";
+        where id < $1 order by id desc limit $2";
+    LIST_STATE = "select id, customer, state, currency, total, provider, deadline, version, created_at, paid_at, reason from orders
+        where state = $3 and id < $1 order by id desc limit $2";
+    LIST_CUSTOMER = "select id, customer, state, currency, total, provider, deadline, version, created_at, paid_at, reason from orders
+        where customer = $3 and id < $1 order by id desc limit $2";
+    /// One customer's orders are few, those of one state may be all: an expression keeps a planner from the latter.
+    LIST_BOTH = "select id, customer, state, currency, total, provider, deadline, version, created_at, paid_at, reason from orders
+        where customer = $3 and state || '' = $4 and id < $1 order by id desc limit $2";
     ITEMS = "select i.id, i.product, i.title, i.kind, i.delivery, i.price, i.quantity, i.refunded, i.promised_at, o.currency
         from items i join orders o on o.id = i.order_id where i.order_id = $1 order by i.position";
     ADVANCE = "update orders set state = $3, version = version + 1, reason = coalesce($4, reason),

@@ -7,7 +7,7 @@ use semel_kernel::inbox;
 use semel_kernel::store::Tx;
 use semel_money::Amount;
 
-use super::{Order, OrderId, State, flows};
+use super::{Order, OrderId, State, flows, paths};
 use crate::checkout::{self, Payment};
 use crate::{Error, Shop, catalog, customers};
 
@@ -149,9 +149,11 @@ impl OrderView {
     }
 }
 
-/// The order's history with the notices that came about its payments, in the order in which things happened.
+/// The order's history with the path of its money and the notices that came about its payments, in the order in which things
+/// happened.
 fn timeline(tx: &mut Tx, id: &OrderId, payments: &[PaymentView]) -> Result<Vec<Told>, Error> {
     let mut told = history::story(tx, id.as_str(), TIMELINE_ROWS)?;
+    told.extend(paths::lines(tx, id, TIMELINE_ROWS)?);
     for payment in payments {
         for notice in inbox::about(tx, &payment.id, TIMELINE_ROWS)? {
             let repeats = (notice.seen > 1).then(|| format!("came {} times", notice.seen));

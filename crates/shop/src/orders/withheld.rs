@@ -52,7 +52,9 @@ impl Job for HandOver {
     }
 
     async fn run(self, shop: &Shop, claim: Claim) -> Result<Ended, JobError> {
-        safety::flows::wait(shop).await?;
+        if let Some(ended) = safety::flows::wait(shop, &claim).await? {
+            return Ok(ended);
+        }
         let order = self.order;
         let ended = shop.write(Self::KIND, move |tx, shop| {
             if hand_over(tx, shop, &order, claim.job().as_str())? {

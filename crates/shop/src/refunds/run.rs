@@ -45,7 +45,9 @@ impl Job for RunRefund {
     }
 
     async fn run(self, shop: &Shop, claim: Claim) -> Result<Ended, JobError> {
-        safety::flows::wait(shop).await?;
+        if let Some(ended) = safety::flows::wait(shop, &claim).await? {
+            return Ok(ended);
+        }
         let id = self.refund.clone();
         let loaded = shop.read("refund.load", move |tx| {
             let refund = rows::find(tx, &id)?;

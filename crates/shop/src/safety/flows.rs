@@ -7,7 +7,7 @@ use serde::Serialize;
 use semel_kernel::args;
 use semel_kernel::clock::Time;
 use semel_kernel::history::{self, Entry};
-use semel_kernel::jobs::{self, JobError};
+use semel_kernel::jobs::{self, Claim, Ended, JobError};
 use semel_kernel::store::{Expect, Row, Store, StoreError, Tx};
 use semel_payments::Provider;
 
@@ -19,6 +19,8 @@ use crate::{Error, Shop, alerts, messages, orders};
 
 /// How long a job waits before it looks again whether safe mode is over. Its end brings the job forward.
 const LOOK_AGAIN: Duration = Duration::from_secs(600);
+/// How soon a job looks again that could not find out whether it has to wait.
+const SOON: Duration = Duration::from_secs(5);
 
 /// Writes into a restored database that it came out of a backup. In the transaction of the restore, before any program can
 /// see the database; [`take_in_hand`] does the rest.
@@ -110,6 +112,14 @@ pub async fn mode(shop: &Shop) -> Result<Option<SafeMode>, StoreError> {
     if shop.safety().may_be_on() { load(shop).await } else { Ok(None) }
 }
 
+/// Safe mode as this database has it, for who looks at one without working on it. The schema must be up to date.
+///
+/// # Errors
+/// What the store says.
+pub async fn of_database(store: &Store) -> Result<Option<SafeMode>, StoreError> {
+    store.look("safety.look", |tx| current(tx, false)).await
+}
+
 /// Lets what would sell or pay out pass, unless safe mode is on.
 ///
 /// # Errors
@@ -121,18 +131,38 @@ pub async fn permit(shop: &Shop) -> Result<(), Error> {
     }
 }
 
-/// Puts a job that would sell, hand over or pay out off, at no cost of an attempt, while safe mode is on.
+/// Puts a job that would sell, hand over or pay out off, at no cost of an attempt, while safe mode is on; its end brings the
+/// job forward. `None` when safe mode is off: go on.
 ///
 /// # Errors
-/// [`JobError::Later`] when it is; the end of safe mode brings the job forward.
-pub async fn wait(shop: &Shop) -> Result<(), JobError> {
-    match mode(shop).await? {
-        None => Ok(()),
-        Some(_) => {
-            let at = shop.now() + shop.chance.jitter(LOOK_AGAIN);
-            Err(JobError::Later { at, text: format!("{SAFE_MODE}: the owner has not ended it yet") })
-        }
+/// [`JobError::Later`] when the database does not say whether it is on: nothing was done, so the try costs nothing.
+pub async fn wait(shop: &Shop, claim: &Claim) -> Result<Option<Ended>, JobError> {
+    match mode(shop).await {
+        Ok(None) => Ok(None),
+        Ok(Some(_)) => put_off(shop, claim).await,
+        Err(error) => Err(soon(shop, &error)),
     }
+}
+
+/// The second half of [`wait`]: looks once more in the transaction that puts the job off. The end of safe mode and this
+/// look do not pass each other unseen: either the job waits already and is brought forward, or it sees the end and goes on.
+///
+/// # Errors
+/// As for [`wait`].
+pub async fn put_off(shop: &Shop, claim: &Claim) -> Result<Option<Ended>, JobError> {
+    let at = shop.now() + shop.chance.jitter(LOOK_AGAIN);
+    let (claim, text) = (claim.clone(), format!("{SAFE_MODE}: the owner has not ended it yet"));
+    let waiting = shop.store.write("safety.wait", move |tx| {
+        if tx.first(sql::READ_SHARED, &[])?.is_none() {
+            return Ok(None);
+        }
+        claim.put_off(tx, at, &text).map(Some)
+    });
+    waiting.await.map_err(|error| soon(shop, &error))
+}
+
+fn soon(shop: &Shop, error: &StoreError) -> JobError {
+    JobError::Later { at: shop.now() + SOON, text: error.to_string() }
 }
 
 /// Whether safe mode is on, inside a transaction that writes because of the answer: it cannot end before that commits.

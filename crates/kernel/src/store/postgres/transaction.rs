@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures_util::TryStreamExt;
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
+use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Error, Statement};
 
 use super::error::{DIVISION, TOO_LONG, UNKNOWN_NAME, code, may_be_outdated, reason, store_error};
@@ -100,6 +101,8 @@ enum Piece<'v> {
     Plain(&'static str),
     Text(&'static str, Vec<Parameter<'v>>),
     Prepared(Statement, Vec<Parameter<'v>>),
+    /// A text that nobody keeps, without parameters.
+    Once(&'v str),
 }
 
 type Answer = (Vec<tokio_postgres::Row>, u64);
@@ -146,11 +149,7 @@ impl<'a> OnPostgres<'a> {
     }
 
     /// Sends what is pending and `last` in one go; answers `last`.
-    fn flush(
-        &mut self,
-        last: Option<(&'static str, Vec<Parameter<'_>>)>,
-        then_commit: bool,
-    ) -> Result<Answer, StoreError> {
+    fn flush(&mut self, last: Option<Piece<'_>>, then_commit: bool) -> Result<Answer, StoreError> {
         let mut pending = std::mem::take(&mut self.pending);
         for (sql, rows) in std::mem::take(&mut self.gathered) {
             let sql = Sql::both(sql.postgres);
@@ -165,9 +164,7 @@ impl<'a> OnPostgres<'a> {
             pieces.push(Piece::Plain(self.opening()));
         }
         pieces.extend(pending.iter().map(|p| if then_commit { p.checked() } else { p.piece() }));
-        if let Some((sql, params)) = last {
-            pieces.push(Piece::Text(sql, params));
-        }
+        pieces.extend(last);
         if then_commit && !alone {
             pieces.push(Piece::Plain("commit"));
         }
@@ -279,10 +276,15 @@ impl<'a> OnPostgres<'a> {
     }
 
     fn ask(&mut self, sql: &'static str, params: Vec<Parameter<'_>>) -> Result<Answer, StoreError> {
+        self.ask_as(sql, Piece::Text(sql, params))
+    }
+
+    /// Asks `piece`, whose text is `text`.
+    fn ask_as(&mut self, text: &str, piece: Piece<'_>) -> Result<Answer, StoreError> {
         if self.ended {
-            return Err(StoreError::Statement(format!("a single-statement transaction ran a second one: {sql:.80}")));
+            return Err(StoreError::Statement(format!("a single-statement transaction ran a second one: {text:.80}")));
         }
-        self.flush(Some((sql, params)), matches!(self.mode, Mode::Single | Mode::Look))
+        self.flush(Some(piece), matches!(self.mode, Mode::Single | Mode::Look))
     }
 
     /// Commits. What is pending travels together with the commit: the counts are checked inside the database, where a
@@ -307,6 +309,11 @@ impl<'a> OnPostgres<'a> {
 impl Database for OnPostgres<'_> {
     fn rows(&mut self, sql: Sql, args: &[Value]) -> Result<Vec<Row>, StoreError> {
         let (rows, _) = self.ask(sql.postgres, plain(args))?;
+        rows.iter().map(row_of).collect()
+    }
+
+    fn rows_of(&mut self, text: &str) -> Result<Vec<Row>, StoreError> {
+        let (rows, _) = self.ask_as(text, Piece::Once(text))?;
         rows.iter().map(row_of).collect()
     }
 
@@ -393,6 +400,7 @@ async fn run(client: &Client, piece: Piece<'_>) -> Result<Answer, Error> {
             client.query_typed_raw(text, typed).await?
         }
         Piece::Prepared(statement, params) => client.query_raw(&statement, params).await?,
+        Piece::Once(text) => client.query_typed_raw(text, Vec::<(Parameter<'_>, Type)>::new()).await?,
     };
     let mut stream = std::pin::pin!(rows);
     let mut rows = Vec::new();

@@ -59,7 +59,7 @@ fn look_over(connection: &mut Connection, path: &Path) -> Result<(), StoreError>
     Ok(())
 }
 
-fn run<T, E, F>(connection: &mut Connection, clock: &Clock, change: F) -> Result<T, E>
+pub(super) fn run<T, E, F>(connection: &mut Connection, clock: &Clock, change: F) -> Result<T, E>
 where
     F: FnOnce(&mut Tx) -> Result<T, E>,
     E: From<StoreError>,

@@ -229,6 +229,31 @@ async fn migrate_tells_first_when_asked_to_and_then_does_it() {
     world.sandbox.stop().await;
 }
 
+/// To look is not to write: only what changes the schema needs the file for itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_newer_program_would_change_is_told_beside_the_running_one() {
+    let world = World::on(Engine::Sqlite).await;
+    let mut program = world.start().await;
+    let order = program.sell_one(42).await;
+    for _ in 0..3 {
+        let told = world.cli(&["migrate", "--dry-run"]).await.good();
+        assert_eq!(told.trim(), "the database is up to date");
+    }
+    // The program never noticed, and the file is still its own.
+    world.acknowledged(world.pay(&order)).await;
+    program.delivered(&order).await;
+    program.at_rest().await;
+    let complaint = world.cli(&["migrate"]).await.bad();
+    assert!(complaint.trim_end().ends_with("is in use by a running semel; stop it first"), "{complaint}");
+
+    // After a death the file has a log beside it that nobody has taken in yet.
+    program.process.kill_9();
+    let told = world.cli(&["migrate", "--dry-run"]).await.good();
+    assert_eq!(told.trim(), "the database is up to date");
+    let program = world.start().await;
+    world.finish(program, Killed::BesideTelegram).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn doctor_names_each_provider_and_what_is_wrong_with_it() {
     let world = World::on(Engine::Sqlite).await;

@@ -141,8 +141,15 @@ async fn an_older_backup_does_nothing_twice(engine: Engine) {
     assert!(hasty.contains("crystalpay is not reconciled yet"), "{hasty}");
     let status = world.cli_with(&["safe", "status"], &to).await.good();
     assert!(status.contains("safe mode is ON") && status.contains("Licence key held back"), "{status}");
+    let told = world.cli_with(&["doctor"], &to).await.out;
+    assert!(told.contains("BAD   safe mode is on: the database was restored from a backup of 20"), "{told}");
+    let metrics = program.door.get("/metrics").await.text;
+    assert!(metrics.lines().any(|line| line == "semel_safe_mode 1"), "{metrics}");
     world.cli_with(&["safe", "reconcile", "crystalpay", "--by-hand", "nothing there"], &to).await.good();
     world.cli_with(&["safe", "leave", "--reason", "all is booked"], &to).await.good();
+    assert!(!world.cli_with(&["doctor"], &to).await.out.contains("safe mode"), "it is over");
+    let metrics = program.door.get("/metrics").await.text;
+    assert!(metrics.lines().any(|line| line == "semel_safe_mode 0"), "{metrics}");
     let sold_out = program.door.post("/api/v1/orders", &an_order(&product, 45)).await;
     assert_eq!(sold_out.status, 409, "KEY-3 stands on the shelf and is another's: {}", sold_out.text);
 
@@ -232,5 +239,116 @@ async fn nothing_is_restored_onto_a_running_program() {
     assert!(told.contains("a semel runs on") && told.contains("stop it first"), "{told}");
     assert_eq!(text(&program.door.get("/readyz").await.body["status"]), "ready");
     program.terminate().await;
+    world.sandbox.clone().stop().await;
+}
+
+/// Every step of `semel backup` from the first byte to the file in its place. The copy of the database is made by the program,
+/// or by the command where none runs.
+const STEPS_OF_A_BACKUP: &[&str] = &[
+    "backup.create:part",
+    "backup.created:part",
+    "backup.copy:database",
+    "backup.copied:database",
+    "backup.open:copy",
+    "backup.opened:copy",
+    "backup.unnamed:copy",
+    "backup.sealing:part",
+    "backup.written:part",
+    "backup.synced:part",
+    "backup.renamed:part",
+    "backup.placed:part",
+];
+const STEPS_OF_A_KEY: &[&str] = &[
+    "backup.create:key",
+    "backup.created:key",
+    "backup.written:key",
+    "backup.synced:key",
+    "backup.renamed:key",
+    "backup.placed:key",
+];
+const STEPS_OF_A_RESTORE: &[&str] = &[
+    "restore.create:database",
+    "restore.created:database",
+    "restore.written:database",
+    "restore.changed:database",
+    "restore.renamed:database",
+    "restore.placed:database",
+];
+
+/// Whether a command that broke off at this step had put its file into place: whole then, and not there before.
+fn is_in_place(step: &str) -> bool {
+    step.contains(".renamed:") || step.contains(".placed:")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_that_breaks_off_at_any_step_leaves_no_half_file_under_its_name() {
+    if !cfg!(feature = "failpoints") {
+        panic!("this build has no places to be killed at: run ./test, or cargo test with --features semel/failpoints");
+    }
+    let world = World::on(Engine::Sqlite).await;
+    let program = world.start().await;
+    program.sell_one(42).await;
+    let broken = async |arguments: &[&str], step: &str, action: &str| {
+        let rule = format!("{step}={action}");
+        let said = world.cli_with(arguments, &[("SEMEL_FAILPOINT", rule.as_str())]).await;
+        assert_ne!(said.code, Some(0), "{arguments:?} goes well at {rule}: {}", said.out);
+        if action == "kill" {
+            assert_eq!(said.code, None, "{arguments:?} dies at {rule}: {}", said.err);
+        }
+    };
+
+    for step in STEPS_OF_A_KEY {
+        let key = arg(&world, &format!("{}.key", step.replace(':', "-")));
+        broken(&["backup", "--new-key", &key], step, "kill").await;
+        let bytes = fs::read(&key).map(|bytes| bytes.len()).ok();
+        assert_eq!(bytes, is_in_place(step).then_some(32), "a key that was killed at {step}");
+    }
+
+    let (key, file) = (arg(&world, "backup.key"), arg(&world, "shop.backup"));
+    world.cli(&["backup", "--new-key", &key]).await.good();
+    let mut running = Some(program);
+    let mut restored = 0;
+    // By the program first, then without one.
+    for action in ["kill", "error"] {
+        for step in STEPS_OF_A_BACKUP {
+            if running.is_some() && step.ends_with(":database") {
+                continue; // These are the program's steps then.
+            }
+            let new = arg(&world, &format!("{}-{action}.backup", step.replace(':', "-")));
+            broken(&["backup", &new, "--key-file", &key], step, action).await;
+            assert_eq!(Path::new(&new).exists(), is_in_place(step), "a backup that broke off at {step} ({action})");
+            if is_in_place(step) {
+                restored += 1;
+                let place = format!("sqlite://{}", world.path(&format!("whole-{restored}.db")).display());
+                world.cli(&["restore", &new, "--key-file", &key, "--to", &place]).await.good();
+            }
+        }
+        if let Some(program) = running.take() {
+            assert_eq!(
+                text(&program.door.get("/readyz").await.body["status"]),
+                "ready",
+                "the program goes on beside it"
+            );
+            program.terminate().await;
+        }
+    }
+    assert_eq!(restored, 4, "each that was in its place was whole");
+
+    // Over an older one: the old one or the new one, and never something between.
+    world.cli(&["backup", &file, "--key-file", &key]).await.good();
+    let old = fs::read(&file).expect("the backup can be read");
+    broken(&["backup", &file, "--force", "--key-file", &key], "backup.synced:part", "kill").await;
+    assert_eq!(fs::read(&file).expect("the backup can be read"), old);
+
+    for step in STEPS_OF_A_RESTORE {
+        let place = world.path(&format!("{}.db", step.replace(':', "-")));
+        let to = format!("sqlite://{}", place.display());
+        broken(&["restore", &file, "--key-file", &key, "--to", &to], step, "kill").await;
+        assert_eq!(place.exists(), is_in_place(step), "a restore that was killed at {step}");
+        if is_in_place(step) {
+            let status = world.cli_with(&["safe", "status"], &[("SEMEL_DATABASE_URL", to.as_str())]).await.good();
+            assert!(status.contains("safe mode is ON"), "{step}: {status}");
+        }
+    }
     world.sandbox.clone().stop().await;
 }
