@@ -10,6 +10,10 @@
     reason = "rates and ratios are no money, and a program that people start may print"
 )]
 
+/// The same as the program's, so that the limits are limits of the same server.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 mod database;
 mod fill;
 mod growth;

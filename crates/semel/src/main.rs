@@ -2,6 +2,10 @@
 
 use std::process::ExitCode;
 
+/// A request's memory is taken by one thread and given back by another; this allocator is made for that.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     semel::cli::main()
 }

@@ -11,7 +11,7 @@ use crate::args;
 use crate::clock::{Chance, Time};
 use crate::failpoint::{reach, told};
 use crate::ids::new_id;
-use crate::store::{Engine, Expect, Store, StoreError, Tx, Value};
+use crate::store::{Engine, Expect, Row, Store, StoreError, Tx, Value};
 
 const BATCH: usize = 256;
 
@@ -112,29 +112,78 @@ async fn write_batch(store: &Store, chance: &Chance, options: IntakeOptions, bat
         }
     }
     let ids: Vec<String> = rows.iter().map(|row| row.id.clone()).collect();
-    let result = store
-        .single("inbox.accept", move |tx| {
-            let told = match tx.engine() {
-                Engine::Sqlite => rows.iter().map(|row| Ok((row.id.clone(), accept_one(tx, row, &options)?))).collect(),
-                Engine::Postgres => accept_all(tx, &rows, &options),
-            }?;
-            tx.wake(options.lane);
-            Ok::<HashMap<String, Receipt>, StoreError>(told)
-        })
-        .await;
+    let rows = Arc::new(rows);
+    let mut result = match store.engine() {
+        Engine::Sqlite => accept_each(store, Arc::clone(&rows), options.clone()).await,
+        Engine::Postgres => accept_fresh(store, Arc::clone(&rows), options.clone()).await,
+    };
+    // What the first statement did not write came before: a second one counts it, and looks again.
+    if let Ok(told) = &mut result
+        && told.len() < rows.len()
+    {
+        let before = rows.iter().filter(|row| !told.contains_key(&row.id)).cloned().collect();
+        match accept_again(store, before, options).await {
+            Ok(again) => told.extend(again),
+            Err(error) => ids.iter().for_each(|id| {
+                told.entry(id.clone()).or_insert_with(|| Err(error.clone()));
+            }),
+        }
+    }
     if reach("intake.stored", "batch").await {
         return; // Durable, and nobody is told.
     }
     for (place, first, caller) in callers {
         let receipt = match &result {
             Ok(told) => match told.get(&ids[place]) {
-                Some(receipt) if first => Ok(*receipt),
+                Some(Ok(receipt)) if first => Ok(*receipt),
+                Some(Err(error)) => Err(error.clone()),
                 _ => Ok(Receipt::Repeat),
             },
             Err(error) => Err(error.clone()),
         };
         let _ = caller.send(receipt);
     }
+}
+
+/// What became of each notice of a batch, by the id that its row was to have.
+type Told = HashMap<String, Result<Receipt, StoreError>>;
+
+async fn accept_each(store: &Store, rows: Arc<Vec<Prepared>>, options: IntakeOptions) -> Result<Told, StoreError> {
+    store
+        .single("inbox.accept", move |tx| {
+            tx.wake(options.lane);
+            rows.iter().map(|row| Ok((row.id.clone(), Ok(accept_one(tx, row, &options)?)))).collect()
+        })
+        .await
+}
+
+async fn accept_fresh(store: &Store, rows: Arc<Vec<Prepared>>, options: IntakeOptions) -> Result<Told, StoreError> {
+    store
+        .single("inbox.accept", move |tx| {
+            let now = tx.now();
+            let written = tx.many(sql::FRESH, rows.iter().map(|row| values(row, &options, now)).collect())?;
+            tx.wake(options.lane);
+            written.iter().map(|row| Ok((row.get(0)?, Ok(Receipt::New)))).collect()
+        })
+        .await
+}
+
+async fn accept_again(store: &Store, rows: Vec<Prepared>, options: IntakeOptions) -> Result<Told, StoreError> {
+    store
+        .single("inbox.again", move |tx| {
+            let now = tx.now();
+            let answers = tx.many(sql::INTAKE, rows.iter().map(|row| values(row, &options, now)).collect())?;
+            tx.wake(options.lane);
+            let receipt = |row: &Row| {
+                Ok(match row.get::<i64>(1)? {
+                    1 => Receipt::New,
+                    2 => Receipt::Differs,
+                    _ => Receipt::Repeat,
+                })
+            };
+            answers.iter().map(|row| Ok((row.get(0)?, Ok(receipt(row)?)))).collect()
+        })
+        .await
 }
 
 fn payload(id: &str) -> String {
@@ -147,46 +196,18 @@ fn payload_again(id: &str, now: Time) -> String {
 
 fn accept_one(tx: &mut Tx, row: &Prepared, options: &IntakeOptions) -> Result<Receipt, StoreError> {
     let (notice, now) = (&row.notice, tx.now());
-    let known = tx.rows(sql::KNOWN, args![&notice.source, &notice.account, &notice.event_id])?;
-    // Only a live row stands in the way: one that was ignored or quarantined cannot use up a true notice of its event.
     let (mut receipt, mut stored) = (Receipt::New, row.id.clone());
-    for found in &known {
-        let (hash, state): (String, String) = (found.get(0)?, found.get(1)?);
-        if hash == row.hash {
-            receipt = Receipt::Repeat;
-            stored = found.get(2)?;
-            break;
-        }
-        if matches!(state.as_str(), "received" | "applied") {
+    // Nearly every notice is new, so it is written first and looked for only where something stands in its way.
+    if insert(tx, row, "received", None, None)? == 0 {
+        let known = tx.rows(sql::KNOWN, args![&notice.source, &notice.account, &notice.event_id, &row.hash])?;
+        if let Some(same) = known.first() {
+            (receipt, stored) = (Receipt::Repeat, same.get(0)?);
+            tx.later(sql::SEEN, args![&stored], Expect::Rows(1))?;
+        } else {
             receipt = Receipt::Differs;
+            let reason = Some("the same event came before with another body");
+            insert(tx, row, "ignored", reason, Some(now))?;
         }
-    }
-    if receipt == Receipt::Repeat {
-        tx.later(sql::SEEN, args![&notice.source, &notice.account, &notice.event_id, &row.hash], Expect::Any)?;
-    } else {
-        let (state, reason, ended) = match receipt {
-            Receipt::New => ("received", None, None),
-            _ => ("ignored", Some("the same event came before with another body"), Some(now)),
-        };
-        let args = args![
-            &row.id,
-            &notice.source,
-            &notice.account,
-            &notice.event_id,
-            &notice.event,
-            &row.hash,
-            notice.body.as_slice(),
-            &notice.headers,
-            notice.peer.clone(),
-            notice.verified,
-            notice.subject.clone(),
-            &notice.says,
-            state,
-            reason,
-            now,
-            ended
-        ];
-        tx.later(sql::INSERT, args, Expect::Rows(1))?;
     }
     let pulled = match &notice.subject {
         Some(subject) => crate::jobs::pull(tx, options.pull_kind, options.lane, subject)?,
@@ -205,41 +226,57 @@ fn accept_one(tx: &mut Tx, row: &Prepared, options: &IntakeOptions) -> Result<Re
     Ok(receipt)
 }
 
-fn accept_all(tx: &mut Tx, rows: &[Prepared], options: &IntakeOptions) -> Result<HashMap<String, Receipt>, StoreError> {
-    let now = tx.now();
-    let values = rows.iter().map(|row| {
-        let notice = &row.notice;
-        vec![
-            Value::from(&row.id),
-            Value::from(&notice.source),
-            Value::from(&notice.account),
-            Value::from(&notice.event_id),
-            Value::from(&notice.event),
-            Value::from(&row.hash),
-            Value::from(notice.body.as_slice()),
-            Value::from(&notice.headers),
-            Value::from(notice.peer.clone()),
-            Value::from(notice.verified),
-            Value::from(notice.subject.clone()),
-            Value::from(&notice.says),
-            Value::from(now),
-            Value::from(&row.job),
-            Value::from(options.pull_kind),
-            Value::from(options.resolve_kind),
-            Value::from(options.lane),
-            Value::from(payload(&row.id)),
-            Value::from(options.attempts),
-        ]
-    });
-    let answers = tx.many(sql::INTAKE, values.collect())?;
-    let mut told = HashMap::new();
-    for answer in &answers {
-        let receipt = match answer.get::<i64>(1)? {
-            1 => Receipt::New,
-            2 => Receipt::Differs,
-            _ => Receipt::Repeat,
-        };
-        told.insert(answer.get(0)?, receipt);
-    }
-    Ok(told)
+/// Writes a notice's row; 0 when one of its event is live, or one of the same bytes is there.
+fn insert(
+    tx: &mut Tx,
+    row: &Prepared,
+    state: &str,
+    reason: Option<&str>,
+    ended: Option<Time>,
+) -> Result<u64, StoreError> {
+    let (notice, now) = (&row.notice, tx.now());
+    let args = args![
+        &row.id,
+        &notice.source,
+        &notice.account,
+        &notice.event_id,
+        &notice.event,
+        &row.hash,
+        notice.body.as_slice(),
+        &notice.headers,
+        notice.peer.clone(),
+        notice.verified,
+        notice.subject.clone(),
+        &notice.says,
+        state,
+        reason,
+        now,
+        ended
+    ];
+    tx.execute(sql::INSERT, args)
+}
+
+fn values(row: &Prepared, options: &IntakeOptions, now: Time) -> Vec<Value> {
+    let notice = &row.notice;
+    vec![
+        Value::from(&row.id),
+        Value::from(&notice.source),
+        Value::from(&notice.account),
+        Value::from(&notice.event_id),
+        Value::from(&notice.event),
+        Value::from(&row.hash),
+        Value::from(notice.body.as_slice()),
+        Value::from(&notice.headers),
+        Value::from(notice.peer.clone()),
+        Value::from(notice.verified),
+        Value::from(notice.subject.clone()),
+        Value::from(&notice.says),
+        Value::from(now),
+        Value::from(&row.job),
+        Value::from(options.pull_kind),
+        Value::from(options.resolve_kind),
+        Value::from(options.lane),
+        Value::from(payload(&row.id)),
+        Value::from(options.attempts),
+    ]
 }

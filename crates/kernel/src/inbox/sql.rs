@@ -26,10 +26,11 @@ crate::statements! {
     REOPEN = "update inbox set state = 'received', reason = null, terminal_at = null where id = $1 and state in ('applied', 'ignored', 'quarantined')
         and not exists (select 1 from inbox other where other.source = inbox.source and other.account = inbox.account
             and other.event_id = inbox.event_id and other.id <> inbox.id and other.state in ('received', 'applied'))";
-    KNOWN = "select body_hash, state, id from inbox where source = $1 and account = $2 and event_id = $3";
-    SEEN = "update inbox set seen = seen + 1 where source = $1 and account = $2 and event_id = $3 and body_hash = $4";
+    KNOWN = "select id from inbox where source = $1 and account = $2 and event_id = $3 and body_hash = $4";
+    SEEN = "update inbox set seen = seen + 1 where id = $1";
     INSERT = "insert into inbox (id, source, account, event_id, event, body_hash, body, headers, peer, verified, subject, says, state, reason,
-            received_at, terminal_at) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)";
+            received_at, terminal_at) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+        on conflict do nothing";
     /// The job that resolves a notice, for its repeats one a minute. A repeat that meets that one running makes it look once
     /// more; one that comes after its end puts a new job into its place, at most once a second: what was asked before the repeat
     /// came says nothing about it. A job that still waits looks anyway. `INTAKE` says the same for PostgreSQL.
@@ -44,6 +45,44 @@ crate::statements! {
             ended_at = null, outcome = null
         where jobs.state in ('running', 'done', 'dead')";
 }
+
+/// The intake of new notices on PostgreSQL in one statement and one round trip, which is nearly every notice: rows written,
+/// live jobs pulled, and a resolving job for each that pulled nothing. Answers the ids of those it wrote; what it did not
+/// write came before, and is for `INTAKE`.
+///
+/// Arrays: 1 id, 2 source, 3 account, 4 event_id, 5 event, 6 body_hash, 7 body, 8 headers, 9 peer, 10 verified, 11 subject,
+/// 12 says, 13 received_at, 14 job id, 15 kind to pull, 16 kind to resolve, 17 lane, 18 payload, 19 attempts.
+pub(super) const FRESH: ManySql = ManySql {
+    sqlite: "",
+    postgres: "with batch as materialized (
+            select * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bytea[], $8::text[], $9::text[],
+                $10::boolean[], $11::text[], $12::text[], $13::bigint[], $14::text[], $15::text[], $16::text[], $17::text[], $18::text[], $19::bigint[])
+                as b (id, source, account, event_id, event, body_hash, body, headers, peer, verified, subject, says, received_at,
+                      job, pull_kind, resolve_kind, lane, payload, attempts)
+        ), fresh as (
+            insert into inbox (id, source, account, event_id, event, body_hash, body, headers, peer, verified, subject, says, state, received_at)
+            select id, source, account, event_id, event, body_hash, body, headers, peer, verified, subject, says, 'received', received_at from batch
+            order by source, account, event_id, body_hash
+            on conflict do nothing returning id, subject
+        ), due as (
+            select j.id from (select distinct b.pull_kind, f.subject from fresh f join batch b on b.id = f.id) w
+                join jobs j on j.kind = w.pull_kind and j.slot = w.subject
+            where j.state in ('ready', 'running')
+            order by j.id for update of j
+        ), pulled as (
+            update jobs j set pulled = (j.state = 'running'),
+                run_at = case when j.state = 'ready' and j.run_at > semel_now() then semel_now() else j.run_at end
+            from due where j.id = due.id returning j.slot
+        ), resolving as (
+            insert into jobs (id, kind, slot, lane, payload, state, max_attempts, run_at, thread, created_at)
+            select b.job, b.resolve_kind, b.id, b.lane, b.payload, 'ready', b.attempts, semel_now(), null, semel_now()
+            from fresh f join batch b on b.id = f.id
+            where f.subject is null or not exists (select 1 from pulled p where p.slot = f.subject)
+            returning id
+        )
+        select f.id from fresh f left join (select count(*) as n from pulled) p on p.n < 0
+            left join (select count(*) as n from resolving) r on r.n < 0",
+};
 
 /// The whole intake on PostgreSQL in one statement and one round trip: new rows, rows whose event came before with
 /// other bytes, repeats counted, live jobs pulled, and a resolving job for each notice that pulled nothing, see `RESOLVE`:

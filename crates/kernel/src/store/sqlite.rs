@@ -140,7 +140,7 @@ fn connect(path: &Path, clock: &Clock, flags: OpenFlags) -> Result<Connection, S
     connection
         .execute_batch(
             "pragma journal_mode = wal; pragma synchronous = full; pragma foreign_keys = on;
-             pragma busy_timeout = 2000; pragma journal_size_limit = 67108864; pragma cache_size = -12000; pragma wal_autocheckpoint = 8000;
+             pragma busy_timeout = 2000; pragma journal_size_limit = 134217728; pragma cache_size = -12000; pragma wal_autocheckpoint = 16000;
              pragma temp_store = memory; pragma trusted_schema = off;",
         )
         .map_err(at)?;
