@@ -3,7 +3,8 @@
 //!
 //! Each part answers a question of an owner: how many webhooks can come at once (`intake`), how many sales (`sale`), how
 //! long a customer waits when everything is far away (`path`), whether a long past slows the shop down (`growth`), what it
-//! costs while nobody buys (`idle`). Whatever cannot be measured as described ends the run: a wrong figure is worse than none.
+//! costs while nobody buys (`idle`), what addresses and peers of a VPN cost (`vpn`). Whatever cannot be measured as described
+//! ends the run: a wrong figure is worse than none.
 #![allow(
     clippy::float_arithmetic,
     clippy::print_stdout,
@@ -33,6 +34,7 @@ mod sale;
 mod server;
 mod stub;
 mod usual;
+mod vpn;
 mod world;
 
 use std::path::PathBuf;
@@ -86,6 +88,7 @@ enum Part {
     Path,
     Growth,
     Idle,
+    Vpn,
 }
 
 /// How long and how much.
@@ -182,6 +185,7 @@ async fn measure(part: Part, place: &Place, lengths: &Lengths) -> Result<Section
         Part::Path => path::measure(place, lengths).await.context("path"),
         Part::Growth => growth::measure(place, lengths).await.context("growth"),
         Part::Idle => idle::measure(place, lengths).await.context("idle"),
+        Part::Vpn => vpn::measure(place).await.context("vpn"),
     }
 }
 

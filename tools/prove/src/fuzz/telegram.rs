@@ -100,7 +100,14 @@ pub fn requests(input: &[u8]) -> Verdict {
     }
 
     let file = File::Bytes { name: text.clone(), mime: text.clone(), bytes: input.to_vec() };
-    let document = SendDocument { chat_id: 42, file, caption: Some(text.clone()), parse_mode: None, protect: true };
+    let document = SendDocument {
+        chat_id: 42,
+        file,
+        caption: Some(text.clone()),
+        parse_mode: None,
+        buttons: Vec::new(),
+        protect: true,
+    };
     let upload = bot.send_document("msg_1", &document);
     let form = upload.headers().get("content-type").and_then(|value| value.to_str().ok()).unwrap_or_default();
     let Some((_, boundary)) = form.split_once("boundary=") else { return Err(format!("no form: {form}")) };

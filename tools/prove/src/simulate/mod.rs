@@ -2,12 +2,13 @@
 //!
 //! A shop is the whole program in this process on an embedded database, with the outside world in a box; clock, dice and
 //! the order of all things are in our hands, so a seed is a whole life and can be lived again. [`program`] draws the life,
-//! [`run`] lives it and asks every promise on the way, [`model`] says what must have come of it, [`shrink`] cuts a failing
-//! one down.
+//! [`run`] lives it and asks every promise on the way, [`model`] and [`access`] say what must have come of it, [`shrink`] cuts a
+//! failing one down.
 //!
 //! Only the program itself is simulated in time: its deadlines, polls, back-offs and pauses. What a call may take at most
 //! is watched by the machine's clock and is far away; the box lets each call take a moment of simulated time.
 
+pub mod access;
 pub mod model;
 pub mod program;
 pub mod run;

@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::access::{Access, Bought, DAY_MS, Found};
 use super::program::By;
 
 /// How a product is sold.
@@ -21,6 +22,15 @@ pub enum Sort {
     Made,
     /// Money on the balance.
     Topup,
+    /// Access to the VPN for so many days.
+    Access(i64),
+}
+
+impl Sort {
+    /// Whether it comes from stock, in a message of goods.
+    fn is_goods(self) -> bool {
+        matches!(self, Self::Instant | Self::Made)
+    }
 }
 
 /// A product.
@@ -113,6 +123,10 @@ pub struct Model {
     pub blocked: BTreeSet<i64>,
     /// Whether something went wrong outside.
     pub faults: bool,
+    /// So many orders are from before the last days in which nobody came: their links are dead.
+    pub old: usize,
+    /// What is known of access to the VPN.
+    pub access: Access,
 }
 
 /// How a shop stands, as its database, the chats and the providers tell.
@@ -134,6 +148,8 @@ pub struct Seen {
     pub messages: BTreeMap<String, i64>,
     /// What each provider holds: captured and refunded, by its id.
     pub there: BTreeMap<String, (i64, i64)>,
+    /// How access to the VPN stands.
+    pub access: Found,
 }
 
 /// Between so many and so many.
@@ -216,6 +232,9 @@ impl Model {
             endings.push("delivered");
             if self.blocked.contains(&order.who) && sort != Sort::Topup {
                 endings.extend(["paid", "awaiting_stock"]);
+            } else if matches!(sort, Sort::Access(_)) && self.access.closed.contains(&order.who) {
+                // Its file was on the way when its peer was closed or replaced.
+                endings.push("paid");
             }
         }
         if !bought {
@@ -256,7 +275,7 @@ impl Model {
         let refunds = order.to_balance.len() + order.to_provider.len() + usize::from(order.cabinet.is_some());
         sums.refunds = i64::try_from(refunds).unwrap_or(0);
         let gone = state == "refunded";
-        if bought && sort != Sort::Topup {
+        if bought && sort.is_goods() {
             // What was made to order and given back may never have been there.
             sums.goods.add(i64::from(!(gone && sort == Sort::Made)), 1);
         }
@@ -317,7 +336,23 @@ impl Model {
             }
         }
         wrong.extend(self.owners(seen));
+        wrong.extend(self.access.compare(&self.bought(seen), &seen.access));
         wrong
+    }
+
+    /// The orders of access to the VPN.
+    fn bought(&self, seen: &Seen) -> Vec<Bought> {
+        let of = |order: &Order| match self.products[order.product].sort {
+            Sort::Access(days) => Some(Bought {
+                order: order.id.clone(),
+                who: order.who,
+                total: order.total,
+                seconds: days * (DAY_MS / 1000) * order.many,
+                state: seen.states.get(&order.id).cloned().unwrap_or_default(),
+            }),
+            _ => None,
+        };
+        self.orders.iter().filter_map(of).collect()
     }
 
     /// The provider took what the customers paid, and gave back what the owner gave back.

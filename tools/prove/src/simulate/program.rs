@@ -123,6 +123,24 @@ pub enum Step {
     TelegramFault { wrong: Wrong, times: u8 },
     /// A customer blocks the bot.
     Block { who: u8 },
+    /// A customer buys access for a week or a month, for the first time or again.
+    Buy { who: u8, month: bool, many: u8, by: By },
+    /// A person tries access.
+    Trial { who: u8 },
+    /// The owner gives access away.
+    Grant { who: u8, devices: u8 },
+    /// The owner adds days to a subscription.
+    Extend { sub: u16, days: u8 },
+    /// The owner stops a subscription.
+    Freeze { sub: u16 },
+    /// The owner lets a subscription go on.
+    Unfreeze { sub: u16 },
+    /// The owner ends a subscription.
+    Revoke { sub: u16 },
+    /// A customer brings a key for a device.
+    OwnKey { sub: u16 },
+    /// Days pass in which nobody comes.
+    Days { days: u8 },
     /// All faults end.
     Heal,
 }
@@ -200,7 +218,11 @@ impl Dice {
 
     fn step(&mut self, kind: Kind, storm: bool) -> Step {
         match self.below(1000) {
-            0..190 => self.order(),
+            0..160 => self.order(),
+            160..190 => {
+                let many = if self.one_in(8) { 2 } else { 1 };
+                Step::Buy { who: self.small(10), month: self.one_in(2), many, by: self.by() }
+            }
             190..380 => {
                 let how = match self.below(10) {
                     0 => How::Short,
@@ -216,10 +238,18 @@ impl Dice {
                 78..88 => Hooks::Twice,
                 _ => Hooks::Lost,
             }),
-            570..740 => Step::Jobs,
+            570..690 => Step::Jobs,
+            690..700 => Step::Trial { who: self.small(30) },
+            700..705 => Step::Grant { who: self.small(30), devices: 1 + self.small(2) },
+            705..711 => Step::Extend { sub: self.pick(), days: 1 + self.small(10) },
+            711..720 => Step::Freeze { sub: self.pick() },
+            720..730 => Step::Unfreeze { sub: self.pick() },
+            730..734 => Step::OwnKey { sub: self.pick() },
+            734..737 => Step::Revoke { sub: self.pick() },
+            737..740 => Step::Days { days: 1 + self.small(12) },
             740..800 => {
                 let long = self.one_in(30);
-                Step::Wait { seconds: if long { 330 } else { 1 + u16::from(self.small(25)) } }
+                Step::Wait { seconds: if long { 300 } else { 1 + u16::from(self.small(20)) } }
             }
             800..840 => Step::Stock { what: self.small(5), many: 1 + self.small(5), again: self.one_in(3) },
             840..870 => Step::PayOtherwise { order: self.pick(), by: self.by() },
@@ -269,6 +299,14 @@ mod tests {
     fn the_same_seed_draws_the_same_program() {
         assert_eq!(draw(7, 500, Kind::Stormy), draw(7, 500, Kind::Stormy));
         assert_ne!(draw(7, 500, Kind::Stormy), draw(8, 500, Kind::Stormy));
+    }
+
+    #[test]
+    fn access_is_part_of_every_life() {
+        let program = draw(7, 1_500, Kind::Stormy);
+        let of_access = |line: &&Line| matches!(line.step, Step::Buy { .. } | Step::Trial { .. } | Step::Freeze { .. });
+        assert!(program.iter().filter(of_access).count() > 30);
+        assert!(program.iter().any(|line| matches!(line.step, Step::Days { .. })));
     }
 
     #[test]

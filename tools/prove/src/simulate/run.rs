@@ -6,8 +6,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::PathBuf;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use http::Method;
 use semel_kernel::clock::Time;
 use semel_kernel::jobs;
@@ -16,16 +19,34 @@ use semel_payments::Provider as Rail;
 use semel_sandbox::{ChatState, Fault, HookId, Provider, Target};
 use semel_shop::Error;
 use semel_shop::checkout::SweepProvider;
+use semel_wireguard::Conf;
 use serde_json::{Value, json};
 
+use super::access::{Back, DAY_MS, Deed, Found, Holding, Row as Subscribed, Sale};
 use super::model::{Model, Money, Order, Product, Seen, Sort, Try};
 use super::program::{By, Hooks, How, Line, Step, Wrong};
 use crate::app::{Answer, Inside, OrderHandle, TestShop, TestStore, refusal, text};
 
 /// A short life of orders, so that deadlines pass and money comes late all the time.
 const LIFETIME: Duration = Duration::from_secs(300);
-const CHANGES: [(&str, &str); 2] =
-    [("SEMEL_SHOP_ORDER_LIFETIME", "5m"), ("SEMEL_SHOP_UNPAID_ORDERS_PER_CUSTOMER", "4")];
+const CHANGES: [(&str, &str); 9] = [
+    ("SEMEL_SHOP_ORDER_LIFETIME", "5m"),
+    ("SEMEL_SHOP_UNPAID_ORDERS_PER_CUSTOMER", "4"),
+    // A VPN server whose interface is somebody else's business.
+    ("SEMEL_VPN_HOST", "vpn.example.com"),
+    ("SEMEL_VPN_APPLY", "file"),
+    // As in the model.
+    ("SEMEL_VPN_TRIAL_DAYS", "3"),
+    ("SEMEL_VPN_GRACE_HOURS", "1"),
+    ("SEMEL_VPN_QUARANTINE_DAYS", "1"),
+    ("SEMEL_VPN_TRAFFIC_EVERY", "1d"),
+    // The bytes of a key are any that have the right number.
+    ("SEMEL_VPN_KEY", KEY),
+];
+/// 32 bytes: they seal the keys of customers, and are the server's public key.
+const KEY: &str = "BQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQU=";
+/// Where the products of access begin: a week and a month.
+const ACCESS: u8 = 6;
 /// The longest pause and cool-down that a fault leaves behind, and a little more.
 const AFTERMATH: Duration = Duration::from_secs(330);
 /// Seconds of a silence: longer than any call may wait, so that the job waits and not the call. A job's time is simulated.
@@ -63,6 +84,7 @@ pub const VIEWS: &[(&str, &str)] = &[
     ("audit_sub", "select * from audit_sub"),
     ("audit_peer", "select * from audit_peer"),
     ("audit_transition", "select * from audit_transition"),
+    ("vpn_ip_pool", "select * from vpn_ip_pool where status <> 'free'"),
 ];
 
 /// The rows of each view as text, sorted.
@@ -111,7 +133,12 @@ impl Report {
 
 /// Lives `program` on `store`.
 pub async fn live(store: TestStore, seed: u64, program: &[Line], plan: &Plan) -> Report {
-    let shop = TestShop::by_hand(store, seed, &CHANGES).await;
+    let folder = tempfile::tempdir().expect("a folder for the VPN");
+    let conf = folder.path().join("wg0.conf");
+    let path = conf.display().to_string();
+    let mut changes: Vec<(&str, &str)> = CHANGES.to_vec();
+    changes.extend([("SEMEL_VPN_CONFIG_PATH", path.as_str()), ("SEMEL_VPN_SERVER_PUBLIC_KEY", KEY)]);
+    let shop = TestShop::by_hand(store, seed, &changes).await;
     let door = shop.inside();
     let mut life = Life {
         shop,
@@ -125,6 +152,8 @@ pub async fn live(store: TestStore, seed: u64, program: &[Line], plan: &Plan) ->
         units: 0,
         faulty: false,
         last_fault: None,
+        conf,
+        skipped: Duration::ZERO,
     };
     life.open().await;
     let begun = life.now();
@@ -147,7 +176,9 @@ pub async fn live(store: TestStore, seed: u64, program: &[Line], plan: &Plan) ->
             break;
         }
     }
-    life.report.simulated_ms = u64::try_from(life.now().since(begun).as_millis()).unwrap_or(0);
+    // Days in which nobody came are no hours of a busy shop.
+    let busy = life.now().since(begun).saturating_sub(life.skipped);
+    life.report.simulated_ms = u64::try_from(busy.as_millis()).unwrap_or(0);
     life.line = String::from("at rest");
     if plan.rest && life.report.broken.is_empty() {
         life.rest().await;
@@ -223,6 +254,10 @@ struct Life {
     /// A fault may still strike.
     faulty: bool,
     last_fault: Option<Time>,
+    /// The file of the VPN server.
+    conf: PathBuf,
+    /// Days in which nobody came, together.
+    skipped: Duration,
 }
 
 /// The plumbing.
@@ -364,16 +399,26 @@ impl Life {
             ("Course", 149_000, Sort::Instant),
             ("Portrait", 150_000, Sort::Made),
             ("Balance", 100_000, Sort::Topup),
+            ("VPN, a week", 9_900, Sort::Access(7)),
+            ("VPN, a month", 30_000, Sort::Access(30)),
         ];
         for (title, price, sort) in goods {
             let mut body = json!({
                 "title": title,
-                "kind": if sort == Sort::Topup { "topup" } else { "stock" },
+                "kind": match sort {
+                    Sort::Topup => "topup",
+                    Sort::Access(_) => "vpn",
+                    Sort::Instant | Sort::Made => "stock",
+                },
                 "price": { "amount": decimal(price), "currency": "RUB" },
             });
             if sort == Sort::Made {
                 body["delivery"] = json!("made_to_order");
                 body["promise_hours"] = json!(24);
+            }
+            if let Sort::Access(days) = sort {
+                body["duration_days"] = json!(days);
+                body["devices"] = json!(1);
             }
             let key = self.key();
             let (status, made) = self.post("/api/v1/products", &body, &key).await;
@@ -382,6 +427,8 @@ impl Life {
             }
             self.model.products.push(Product { id: text(&made["id"]), sort, price, imported: 0 });
         }
+        // Access is sold from a server that was applied once.
+        self.work().await;
         // A quiet program has enough of everything: which of two late payments gets the last unit is nobody's promise.
         let many = if self.fine { 400 } else { 12 };
         for product in 0..4 {
@@ -418,6 +465,18 @@ impl Life {
                 self.struck();
             }
             Step::Heal => self.heal(),
+            Step::Buy { who, month, many, by } => self.order(*who, ACCESS + u8::from(*month), *many, *by).await,
+            Step::Trial { who } => self.trial(*who).await,
+            Step::Grant { who, devices } => self.grant(*who, *devices).await,
+            Step::Extend { sub, days } => {
+                let body = json!({ "days": days, "reason": "a gift" });
+                self.by_hand(*sub, "extend", &body, Deed::Extend { ms: i64::from(*days) * DAY_MS }).await;
+            }
+            Step::Freeze { sub } => self.by_hand(*sub, "freeze", &asked_for(), Deed::Freeze).await,
+            Step::Unfreeze { sub } => self.by_hand(*sub, "unfreeze", &asked_for(), Deed::Unfreeze).await,
+            Step::Revoke { sub } => self.by_hand(*sub, "revoke", &asked_for(), Deed::Revoke).await,
+            Step::OwnKey { sub } => self.own_key(*sub).await,
+            Step::Days { days } => self.days(*days).await,
         }
     }
 
@@ -495,6 +554,9 @@ impl Life {
     fn refused(&mut self, answer: &(u16, Value), product: usize, many: i64) {
         let word = refusal(answer);
         match word.as_str() {
+            "409 sold-out" if matches!(self.model.products[product].sort, Sort::Access(_)) => {
+                self.wrong("access is sold out, which has no stock");
+            }
             "409 sold-out" if self.model.surely_left(product) >= many => {
                 self.wrong(format!("sold out, where {} are left for certain", self.model.surely_left(product)));
             }
@@ -504,7 +566,7 @@ impl Life {
     }
 
     async fn pay_otherwise(&mut self, n: u16, by: By) {
-        let orders = self.model.orders.iter().enumerate();
+        let orders = self.model.orders.iter().enumerate().skip(self.model.old);
         let open: Vec<usize> =
             orders.filter(|(_, o)| !o.cancelled && !o.by_balance && o.given() == 0).map(|(index, _)| index).collect();
         let Some(index) = pick(&open, n) else { return };
@@ -527,7 +589,7 @@ impl Life {
 
     fn pay(&mut self, n: u16, how: How) {
         let mut unpaid = Vec::new();
-        for (index, order) in self.model.orders.iter().enumerate() {
+        for (index, order) in self.model.orders.iter().enumerate().skip(self.model.old) {
             let tries = order.tries.iter().enumerate();
             // What went back in the cabinet bought nothing any more; nobody pays that once more.
             let open = tries.filter(|(_, one)| one.paid.is_none() && !one.there.is_empty() && order.cabinet.is_none());
@@ -635,6 +697,9 @@ impl Life {
         let key = self.key();
         let (status, answer) = self.post(&format!("/api/v1/orders/{}/refund", order.id), &body, &key).await;
         let topup = self.model.products[order.product].sort == Sort::Topup;
+        if status == 200 && matches!(self.model.products[order.product].sort, Sort::Access(_)) {
+            self.model.access.closed.insert(order.who);
+        }
         match status {
             200 if topup && !to_provider => self.wrong("money on the balance was given to the balance once more"),
             200 if to_provider => self.model.orders[index].to_provider.push(sum),
@@ -682,6 +747,9 @@ impl Life {
         }
         self.report.operations += 1;
         self.model.orders[index].cabinet = Some(sum);
+        if matches!(self.model.products[order.product].sort, Sort::Access(_)) {
+            self.model.access.closed.insert(order.who);
+        }
         if told && let Some(hook) = self.shop.sandbox.pending_hooks().last().copied() {
             self.send(hook).await;
             self.work().await;
@@ -767,6 +835,148 @@ impl Life {
     }
 }
 
+/// Why the owner does it.
+fn asked_for() -> Value {
+    json!({ "reason": "asked for" })
+}
+
+/// Access to the VPN.
+impl Life {
+    async fn trial(&mut self, who: u8) {
+        let (body, key, at) =
+            (json!({ "customer": { "telegram_id": customer(who) } }), self.key(), self.now().millis());
+        match self.post("/api/v1/subscriptions/trial", &body, &key).await {
+            (201, made) => self.model.access.did(at, customer(who), text(&made["id"]), Deed::Trial, true),
+            (409, _) => self.model.access.refused_trials.push((customer(who), at)),
+            (status, answer) => self.wrong(format!("a trial is answered {status} {answer}")),
+        }
+    }
+
+    async fn grant(&mut self, who: u8, devices: u8) {
+        let days = 5;
+        let body = json!({
+            "customer": { "telegram_id": customer(who) }, "days": days, "devices": devices, "reason": "a friend of the shop",
+        });
+        let (key, at) = (self.key(), self.now().millis());
+        let deed = Deed::Grant { devices: i64::from(devices), ms: days * DAY_MS };
+        match self.post("/api/v1/subscriptions", &body, &key).await {
+            (201, made) => self.model.access.did(at, customer(who), text(&made["id"]), deed, true),
+            (status, answer) => self.wrong(format!("access is given away, and answered {status} {answer}")),
+        }
+    }
+
+    /// One of the latest subscriptions, with its customer.
+    async fn subscription(&mut self, n: u16) -> Option<(String, i64)> {
+        let (_, page) = self.get(&format!("/api/v1/subscriptions?limit={RECENT}")).await;
+        let all = page["items"].as_array().cloned().unwrap_or_default();
+        let one = usize::from(n).checked_rem(all.len()).map(|index| all[index].clone())?;
+        Some((text(&one["id"]), one["customer"]["telegram_id"].as_i64().unwrap_or_default()))
+    }
+
+    async fn by_hand(&mut self, n: u16, what: &str, body: &Value, deed: Deed) {
+        let Some((id, who)) = self.subscription(n).await else { return };
+        let (path, key, at) = (format!("/api/v1/subscriptions/{id}/{what}"), self.key(), self.now().millis());
+        match self.post(&path, body, &key).await {
+            (200, _) => self.model.access.did(at, who, id, deed, true),
+            (409, _) => self.model.access.did(at, who, id, deed, false),
+            (status, answer) => self.wrong(format!("{what} is answered {status} {answer}")),
+        }
+    }
+
+    async fn own_key(&mut self, n: u16) {
+        let Some((id, who)) = self.subscription(n).await else { return };
+        let (_, shown) = self.get(&format!("/api/v1/subscriptions/{id}")).await;
+        let peers = shown["peers"].as_array().cloned().unwrap_or_default();
+        let Some(peer) = peers.iter().find(|peer| peer["state"] != "freed" && peer["device"] == 1) else { return };
+        let key = self.key();
+        let mut bytes = [7_u8; 32];
+        bytes[..8].copy_from_slice(&self.keys.to_be_bytes());
+        let public = STANDARD.encode(bytes);
+        let path = format!("/api/v1/peers/{}/key", text(&peer["id"]));
+        match self.post(&path, &json!({ "public_key": public }), &key).await {
+            (200, _) => {
+                self.model.access.closed.insert(who);
+                self.model.access.keys.entry(id).or_default().push(public);
+            }
+            (409, _) => {}
+            (status, answer) => self.wrong(format!("an own key is answered {status} {answer}")),
+        }
+    }
+
+    /// Days in which nobody comes, while all is well outside. Nobody pays by a link of before.
+    async fn days(&mut self, days: u8) {
+        if !self.calm() {
+            return;
+        }
+        self.deliver(Hooks::All).await;
+        self.work().await;
+        self.model.old = self.model.orders.len();
+        let long = Duration::from_secs(u64::from(days) * 86_400);
+        self.skipped += long;
+        self.shop.advance(long).await;
+        self.work().await;
+    }
+
+    async fn see_access(&self) -> Found {
+        let store = &self.shop.store;
+        let mut found = Found { now: self.now().millis(), ..Found::default() };
+        let rows = "select s.id, c.telegram_id, s.state, s.paid_until, s.devices, s.created_at
+            from subscriptions s join customers c on c.id = s.customer order by s.id";
+        for row in store.rows(rows).await {
+            found.rows.push(Subscribed {
+                id: cell(&row, 0),
+                who: cell(&row, 1),
+                state: cell(&row, 2),
+                until: cell(&row, 3),
+                devices: cell(&row, 4),
+                created_at: cell(&row, 5),
+            });
+        }
+        let sales = "select p.created_at, i.order_id, c.telegram_id, p.subscription, p.seconds, p.taken
+            from periods p join items i on i.id = p.item join subscriptions s on s.id = p.subscription
+            join customers c on c.id = s.customer order by p.created_at, p.id";
+        for row in store.rows(sales).await {
+            found.sales.push(Sale {
+                at: cell(&row, 0),
+                order: cell(&row, 1),
+                who: cell(&row, 2),
+                id: cell(&row, 3),
+                seconds: cell(&row, 4),
+                taken: cell(&row, 5),
+            });
+        }
+        let backs = "select ended_at, order_id, amount from refunds where state = 'succeeded' and target <> 'elsewhere'
+            order by ended_at, id";
+        for row in store.rows(backs).await {
+            found.backs.push(Back { at: cell(&row, 0), order: cell(&row, 1), sum: cell(&row, 2) });
+        }
+        let holdings = "select p.subscription, p.state, p.public_key,
+            (select count(*) from peer_addresses a where a.peer = p.id and a.freed_at is null) from peers p order by p.id";
+        for row in store.rows(holdings).await {
+            found.holdings.push(Holding {
+                id: cell(&row, 0),
+                state: cell(&row, 1),
+                key: cell(&row, 2),
+                addresses: cell(&row, 3),
+            });
+        }
+        let late = "select distinct c.telegram_id from peers p join subscriptions s on s.id = p.subscription
+            join customers c on c.id = s.customer where p.given_at is null or p.given_at - p.created_at > 600000";
+        for row in store.rows(late).await {
+            found.late.insert(cell(&row, 0));
+        }
+        found.held = store.number("select count(*) from addresses where state = 'held'").await;
+        // Without a peer ever there is no file.
+        let bytes = std::fs::read(&self.conf).unwrap_or_default();
+        if let Ok(conf) = Conf::parse(&bytes)
+            && conf.whole()
+        {
+            found.in_file = conf.ours().iter().map(|peer| peer.public_key.to_string()).collect();
+        }
+        found
+    }
+}
+
 /// The provider's word for money that came.
 fn came(by: By) -> &'static str {
     match by {
@@ -799,6 +1009,14 @@ impl Life {
             }
             self.work().await;
             self.deliver(Hooks::All).await;
+            self.work().await;
+        }
+        // Who is a moment past the end has access still; the promise speaks of rest.
+        for _ in 0..12 {
+            if self.shop.number("select count(*) from subscriptions where state = 'grace'").await == 0 {
+                break;
+            }
+            self.shop.advance(Duration::from_secs(600)).await;
             self.work().await;
         }
         for sentence in self.shop.wrong_at_rest().await {
@@ -844,6 +1062,7 @@ impl Life {
                 seen.there.insert(payment.id, (payment.captured, payment.refunded));
             }
         }
+        seen.access = self.see_access().await;
         seen
     }
 }

@@ -1,8 +1,10 @@
 //! Crashes from outside: the program dies at any write, sync, truncation, creation and removal of its files, and syncs fail.
 //!
 //! A shim between the program and its disk ([`shim`]) makes a death at the n-th call cheap; strace, which knows nothing of the
-//! shim, does the same for a sample and shows that the shim misses no call. SQLite only: PostgreSQL's files are not ours.
+//! shim, does the same for a sample and shows that the shim misses no call. SQLite only: PostgreSQL's files are not ours. The
+//! file of the VPN server has a part of its own ([`conf`]).
 
+pub mod conf;
 pub mod deaths;
 pub mod failures;
 pub mod ground;
@@ -42,6 +44,11 @@ pub async fn run(options: &Options) -> anyhow::Result<Vec<Figure>> {
     }
     if options.wants("syscalls:strace") {
         let (more, took) = traced(&ground, options, &mut rng).await;
+        figures.extend(more);
+        slowest = slowest.max(took);
+    }
+    if options.wants("syscalls:conf") {
+        let (more, took) = conf::run(&ground, options).await;
         figures.extend(more);
         slowest = slowest.max(took);
     }

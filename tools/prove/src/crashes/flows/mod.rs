@@ -33,6 +33,16 @@ mod takeover;
 mod tasks;
 mod telegram_trouble;
 mod tools;
+mod vpn;
+mod vpn_burst;
+mod vpn_end;
+mod vpn_hand;
+mod vpn_own_key;
+mod vpn_refund;
+mod vpn_renewal;
+mod vpn_sale;
+mod vpn_trial;
+mod vpn_waiting;
 mod waiting;
 mod webhook;
 
@@ -142,6 +152,15 @@ pub const ALL: &[Make] = &[
     || Box::new(takeover::Takeover::hearing()),
     || Box::new(start::Start::default()),
     || Box::new(tools::Tools),
+    || Box::new(vpn_sale::VpnSale::default()),
+    || Box::new(vpn_renewal::VpnRenewal::default()),
+    || Box::new(vpn_end::VpnEnd),
+    || Box::new(vpn_refund::VpnRefund::default()),
+    || Box::new(vpn_trial::VpnTrial),
+    || Box::new(vpn_own_key::VpnOwnKey::default()),
+    || Box::new(vpn_waiting::VpnWaiting::default()),
+    || Box::new(vpn_hand::VpnHand::default()),
+    || Box::new(vpn_burst::VpnBurst::default()),
 ];
 
 /// Who buys.

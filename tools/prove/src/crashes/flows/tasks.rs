@@ -5,7 +5,7 @@ use crate::crashes::stage::{Stage, pause};
 use crate::program::Patience;
 
 /// Each of these fails once in every process. The last three are there with a server only.
-const ONCE: &[&str] = &["care", "claims", "events", "messages", "money", "stops", "notify", "listen"];
+const ONCE: &[&str] = &["care", "claims", "events", "messages", "money", "vpn", "stops", "notify", "listen"];
 /// This one fails so often that the owner hears of it.
 const OFTEN: (&str, usize) = ("schedule", 5);
 
