@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::params::Params;
 use crate::payments::{Move, Payment, Provider};
-use crate::telegram::{Button, Message};
+use crate::telegram::{Button, File, Message, Picture};
 use crate::world::{World, lock};
 use crate::{amount, answer, clock};
 
@@ -214,11 +214,11 @@ fn add_message(out: &mut String, chat: i64, message: &Message) {
         add!(out, "<img alt=\"photo\" src=\"/chat/{chat}/{}/file\">", message.id);
     }
     add!(out, "<p>{}</p>", escape(&message.text));
-    if let Some(file) = &message.document {
+    for file in [&message.document, &message.photo].into_iter().flatten() {
         let name = escape(&file.name);
         add!(
             out,
-            "<a class=\"button\" href=\"/chat/{chat}/{}/file\">{name} ({} bytes)</a>",
+            "<a class=\"button\" download href=\"/chat/{chat}/{}/file\">{name} ({} bytes)</a>",
             message.id,
             file.bytes.len()
         );
@@ -238,19 +238,27 @@ fn add_button(out: &mut String, button: &Button) {
     }
 }
 
-/// The document, else the photo, of a message.
+/// The document of a message as a download, or its photo as the page shows it.
 async fn chat_file(State(world): State<World>, Path((chat, message)): Path<(i64, i64)>) -> Response {
     let found = lock(&world.town).messages(chat).into_iter().find(|known| known.id == message);
-    let Some(file) = found.and_then(|message| message.document.or(message.photo)) else {
-        return answer::text(404, "No such file");
-    };
+    match found.map(|message| (message.document, message.photo)) {
+        Some((Some(file), _)) => file_answer(file, "application/octet-stream", "attachment"),
+        Some((None, Some(file))) => match Picture::read(&file.bytes) {
+            Some(picture) => file_answer(file, picture.mime, "inline"),
+            None => file_answer(file, "application/octet-stream", "attachment"),
+        },
+        _ => answer::text(404, "No such file"),
+    }
+}
+
+fn file_answer(file: File, mime: &'static str, disposition: &str) -> Response {
     let plain = |letter: char| if letter.is_ascii_alphanumeric() || ".-_".contains(letter) { letter } else { '_' };
     let name: String = file.name.chars().map(plain).collect();
     let mut response = answer::json_bytes(200, file.bytes);
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(mime));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    if let Ok(value) = HeaderValue::from_str(&format!("attachment; filename=\"{name}\"")) {
+    if let Ok(value) = HeaderValue::from_str(&format!("{disposition}; filename=\"{name}\"")) {
         headers.insert(CONTENT_DISPOSITION, value);
     }
     response

@@ -69,6 +69,10 @@ pub struct GtTg {
     pub retry_after: i64,
     /// What a 429 meant: `chat`, or `token` from the third refused chat within a second on.
     pub scope: Option<String>,
+    /// Lower-case SHA-256 of the document or photo that the call brought or named; none for other calls. The file itself stays
+    /// in the chat, because it may be a secret.
+    #[serde(default)]
+    pub file_hash: Option<String>,
     /// When the call was decided.
     pub at: i64,
 }

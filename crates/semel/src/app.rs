@@ -2,6 +2,7 @@
 
 pub mod postgres;
 mod sender;
+mod vpn;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,7 +74,7 @@ impl App {
         let options = WorkersOptions { lease: settings.job_lease, ..WorkersOptions::new(owner.clone()) };
         let workers = Workers::new(shop.store.clone(), shop.chance.clone(), options);
         let dead_shop = shop.clone();
-        let workers = Shop::workers(workers).on_dead(move |tx, dead| {
+        let workers = shop.workers(workers).on_dead(move |tx, dead| {
             messages::flows::buried(tx, &dead.job, &dead.error)?;
             hints::buried(tx, &dead_shop, dead)?;
             let text = format!(
@@ -154,6 +155,7 @@ impl App {
         // Before any work is taken: what was stopped stays so.
         stops::refresh(&self.shop).await?;
         messages::recall_silence(&self.shop).await?;
+        vpn::begin(&self.shop).await.map_err(store_error)?;
         let lost = self.workers.recover().await?;
         if lost > 0 {
             tracing::info!(jobs = lost, "took up jobs that an earlier run left");

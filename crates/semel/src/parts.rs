@@ -1,5 +1,7 @@
 //! From settings to the parts of a shop.
 
+pub mod vpn;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -55,6 +57,7 @@ pub fn shop_with(settings: &Settings, store: Store, outbound: Outbound, chance: 
             Outbound::new(store.clock().clone(), chance.clone(), options)?
         }
     };
+    let vpn = vpn::vpn(settings, &chance)?;
     Ok(Shop::new(ShopParts {
         store,
         outbound,
@@ -63,6 +66,7 @@ pub fn shop_with(settings: &Settings, store: Store, outbound: Outbound, chance: 
         rails: rails(settings)?,
         bot,
         rules: rules(settings)?,
+        vpn,
     }))
 }
 

@@ -19,6 +19,8 @@ pub mod refunds;
 pub mod retention;
 pub mod safety;
 mod shop;
+pub mod subscriptions;
+pub mod vpn;
 pub mod web;
 
 pub use error::Error;
@@ -47,6 +49,12 @@ pub const SHOP: Room = Room {
             name: "self_audit",
             sqlite: include_str!("../migrations/sqlite/0003_self_audit.sql"),
             postgres: include_str!("../migrations/postgres/0003_self_audit.sql"),
+        },
+        Migration {
+            number: 4,
+            name: "vpn",
+            sqlite: include_str!("../migrations/sqlite/0004_vpn.sql"),
+            postgres: include_str!("../migrations/postgres/0004_vpn.sql"),
         },
     ],
 };

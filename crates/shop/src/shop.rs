@@ -31,6 +31,8 @@ impl Lanes {
     pub const EVENTS: &'static str = "events";
     /// Deadlines and sweeps.
     pub const CARE: &'static str = "care";
+    /// Bringing servers of the VPN to what is wanted, and looking at them.
+    pub const VPN: &'static str = "vpn";
 }
 
 /// Where events go: Standard Webhooks to one address.
@@ -97,6 +99,8 @@ pub struct ShopParts {
     pub bot: Option<Bot>,
     /// The owner's rules.
     pub rules: Rules,
+    /// The VPN server of this machine, if access to one is sold here.
+    pub vpn: Option<crate::vpn::Vpn>,
 }
 
 impl std::ops::Deref for Shop {
@@ -186,14 +190,18 @@ impl Shop {
         self.store.look(label, f).await
     }
 
-    /// Teaches `workers` every kind of the shop's jobs.
-    pub fn workers(workers: Workers<Shop>) -> Workers<Shop> {
+    /// Teaches `workers` every kind of this shop's jobs. The lane of the VPN is taken only by a copy that can apply its
+    /// server: another one would hold up what it cannot do.
+    pub fn workers(&self, workers: Workers<Shop>) -> Workers<Shop> {
         let workers = crate::checkout::jobs(workers);
         let workers = crate::refunds::jobs(workers);
         let workers = crate::messages::jobs(workers);
         let workers = crate::events::jobs(workers);
         let workers = crate::orders::jobs(workers);
         let workers = crate::safety::jobs(workers);
+        let workers = crate::subscriptions::jobs(workers);
+        let applies = self.vpn.as_ref().is_some_and(|vpn| vpn.target.is_some());
+        let workers = crate::vpn::jobs(workers, applies);
         let workers = workers.with::<crate::alerts::Alert>().with::<crate::referrals::RewardReferrer>();
         let workers = workers.with::<crate::audit::FreshAudit>().with::<crate::audit::NightAudit>();
         let workers = workers.with::<crate::retention::Retention>();

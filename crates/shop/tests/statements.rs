@@ -4,7 +4,8 @@ use semel_kernel::each_store;
 use semel_kernel::store::migrate;
 use semel_kernel::testing::TestStore;
 use semel_shop::{
-    ROOMS, audit, catalog, checkout, customers, events, ledger, messages, orders, owner_log, referrals, refunds, safety,
+    ROOMS, audit, catalog, checkout, customers, events, ledger, messages, orders, owner_log, referrals, refunds,
+    safety, subscriptions, vpn,
 };
 
 each_store! { ROOMS;
@@ -22,6 +23,10 @@ each_store! { ROOMS;
             referrals::STATEMENTS,
             refunds::STATEMENTS,
             safety::STATEMENTS,
+            subscriptions::STATEMENTS,
+            subscriptions::view::STATEMENTS,
+            vpn::STATEMENTS,
+            vpn::view::STATEMENTS,
         ] {
             assert!(!statements.is_empty());
             t.prepare(statements).await;

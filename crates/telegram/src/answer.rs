@@ -116,7 +116,7 @@ impl Bot {
         }
     }
 
-    /// Reads the answer to [`Bot::send_message`] or [`Bot::send_document`].
+    /// Reads the answer to [`Bot::send_message`], [`Bot::send_document`] or [`Bot::send_photo`].
     pub fn sent(&self, response: &Response) -> Outcome<Sent> {
         self.read::<Message>(response).map(Sent::from)
     }
@@ -181,6 +181,9 @@ struct Message {
     audio: Option<Attached>,
     video: Option<Attached>,
     sticker: Option<Attached>,
+    /// One picture in several sizes, the largest last.
+    #[serde(default)]
+    photo: Vec<Attached>,
 }
 
 #[derive(Deserialize)]
@@ -190,8 +193,8 @@ struct Attached {
 
 impl From<Message> for Sent {
     fn from(message: Message) -> Self {
-        let Message { message_id, document, animation, audio, video, sticker } = message;
-        let attached = document.or(animation).or(audio).or(video).or(sticker);
+        let Message { message_id, document, animation, audio, video, sticker, mut photo } = message;
+        let attached = document.or(animation).or(audio).or(video).or(sticker).or_else(|| photo.pop());
         Self { message_id, file_id: attached.map(|attached| attached.file_id) }
     }
 }

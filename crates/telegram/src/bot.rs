@@ -7,7 +7,7 @@ use http::{HeaderValue, Method, Uri};
 use serde_json::{Value, json};
 use url::Url;
 
-use crate::message::{File, SendDocument, SendMessage};
+use crate::message::{Button, File, ParseMode, SendDocument, SendMessage, SendPhoto};
 use crate::multipart::Form;
 use crate::{Request, Response};
 
@@ -85,7 +85,7 @@ impl Bot {
             body["parse_mode"] = Value::from(mode.name());
         }
         if !message.buttons.is_empty() {
-            body["reply_markup"] = json!({ "inline_keyboard": message.buttons });
+            body["reply_markup"] = keyboard(&message.buttons);
         }
         if message.disable_preview {
             body["link_preview_options"] = json!({ "is_disabled": true });
@@ -107,23 +107,43 @@ impl Bot {
     /// Equal arguments give equal bytes. Send one file to many people by the `file_id` of the first answer: repeated
     /// uploads of the same size are slowed down by Telegram.
     pub fn send_document(&self, message_id: &str, document: &SendDocument) -> Request {
-        let chat_id = document.chat_id.to_string();
+        let SendDocument { chat_id, file, caption, parse_mode, buttons, protect } = document;
+        let upload = Upload { field: "document", chat_id: *chat_id, file, caption, parse_mode: *parse_mode, buttons };
+        self.send_file("sendDocument", message_id, &upload, *protect)
+    }
+
+    /// Sends a picture. `message_id` is ours, and the same in every repeat of this message.
+    ///
+    /// Equal arguments give equal bytes.
+    pub fn send_photo(&self, message_id: &str, photo: &SendPhoto) -> Request {
+        let SendPhoto { chat_id, photo, caption, parse_mode, buttons, protect } = photo;
+        let upload =
+            Upload { field: "photo", chat_id: *chat_id, file: photo, caption, parse_mode: *parse_mode, buttons };
+        self.send_file("sendPhoto", message_id, &upload, *protect)
+    }
+
+    fn send_file(&self, method: &str, message_id: &str, upload: &Upload<'_>, protect: bool) -> Request {
+        let chat_id = upload.chat_id.to_string();
+        let markup = keyboard(upload.buttons).to_string();
         let mut form = Form::new().text("chat_id", &chat_id);
-        if let Some(caption) = &document.caption {
+        if let Some(caption) = upload.caption {
             form = form.text("caption", caption);
         }
-        if let Some(mode) = document.parse_mode {
+        if let Some(mode) = upload.parse_mode {
             form = form.text("parse_mode", mode.name());
         }
-        if document.protect {
+        if !upload.buttons.is_empty() {
+            form = form.text("reply_markup", &markup);
+        }
+        if protect {
             form = form.text("protect_content", "true");
         }
-        form = match &document.file {
-            File::Bytes { name, mime, bytes } => form.file("document", name, mime, bytes),
-            File::FileId(id) => form.text("document", id),
+        form = match upload.file {
+            File::Bytes { name, mime, bytes } => form.file(upload.field, name, mime, bytes),
+            File::FileId(id) => form.text(upload.field, id),
         };
         let (content_type, body) = form.encode();
-        let mut request = self.call("sendDocument", body);
+        let mut request = self.call(method, body);
         request.headers_mut().insert(CONTENT_TYPE, header_value_of(&content_type));
         request.headers_mut().insert(MESSAGE_ID, header_value(message_id));
         request
@@ -155,6 +175,22 @@ impl Bot {
     fn address(&self, method: &str) -> String {
         format!("{}/bot{}/{method}", self.api_url, self.token)
     }
+}
+
+/// What sending a document and sending a picture have in common.
+struct Upload<'a> {
+    /// The name under which Telegram looks for the file.
+    field: &'static str,
+    chat_id: i64,
+    file: &'a File,
+    caption: &'a Option<String>,
+    parse_mode: Option<ParseMode>,
+    buttons: &'a [Vec<Button>],
+}
+
+/// Buttons as Telegram reads them, in a JSON body or as the text of a form's field.
+fn keyboard(buttons: &[Vec<Button>]) -> Value {
+    json!({ "inline_keyboard": buttons })
 }
 
 impl fmt::Debug for Bot {

@@ -19,7 +19,7 @@ mod text;
 
 pub use answer::{Gone, Me, Outcome, Sent};
 pub use bot::{Bot, BotError};
-pub use message::{Button, File, ParseMode, Press, SendDocument, SendMessage};
+pub use message::{Button, File, ParseMode, Press, SendDocument, SendMessage, SendPhoto};
 pub use text::{CALLBACK_DATA_LIMIT, CAPTION_LIMIT, TEXT_LIMIT, html_escape, split_text, utf16_len};
 
 /// A call to the Bot API, ready to be sent. Its address holds the token: never log it.

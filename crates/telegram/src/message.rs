@@ -119,6 +119,8 @@ pub struct SendDocument {
     pub caption: Option<String>,
     /// How `caption` is read.
     pub parse_mode: Option<ParseMode>,
+    /// Rows of buttons under the file: at most 8 in a row, 100 in all.
+    pub buttons: Vec<Vec<Button>>,
     /// Forbids forwarding and saving; for keys and other goods.
     pub protect: bool,
 }
@@ -126,6 +128,31 @@ pub struct SendDocument {
 impl fmt::Debug for SendDocument {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SendDocument").field("chat_id", &self.chat_id).field("file", &self.file).finish_non_exhaustive()
+    }
+}
+
+/// A picture for one chat, shown there. Telegram compresses it: what must arrive byte for byte goes as a [`SendDocument`].
+#[derive(Clone, PartialEq, Eq)]
+pub struct SendPhoto {
+    /// A person (positive), a group or a channel (negative).
+    pub chat_id: i64,
+    /// What is sent: a PNG or JPEG of at most 10 MB, width and height at most 10,000 together, neither more than 20 times
+    /// the other.
+    pub photo: File,
+    /// At most [`CAPTION_LIMIT`](crate::CAPTION_LIMIT) UTF-16 units after parsing; longer text goes into a message of
+    /// its own.
+    pub caption: Option<String>,
+    /// How `caption` is read.
+    pub parse_mode: Option<ParseMode>,
+    /// Rows of buttons under the picture: at most 8 in a row, 100 in all.
+    pub buttons: Vec<Vec<Button>>,
+    /// Forbids forwarding and saving; for keys and other goods.
+    pub protect: bool,
+}
+
+impl fmt::Debug for SendPhoto {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SendPhoto").field("chat_id", &self.chat_id).field("photo", &self.photo).finish_non_exhaustive()
     }
 }
 
@@ -176,8 +203,17 @@ mod tests {
     fn goods_do_not_print() {
         let message = SendMessage::new(42, "KEY-1");
         let file = File::Bytes { name: "KEY-1.txt".into(), mime: "text/plain".into(), bytes: b"KEY-1".to_vec() };
+        let caption = Some("KEY-1".to_owned());
+        let photo = SendPhoto {
+            chat_id: 42,
+            photo: file.clone(),
+            caption: caption.clone(),
+            parse_mode: None,
+            buttons: Vec::new(),
+            protect: true,
+        };
         let document =
-            SendDocument { chat_id: 42, file, caption: Some("KEY-1".into()), parse_mode: None, protect: true };
-        assert!(!format!("{message:?} {document:?}").contains("KEY-1"));
+            SendDocument { chat_id: 42, file, caption, parse_mode: None, buttons: Vec::new(), protect: true };
+        assert!(!format!("{message:?} {document:?} {photo:?}").contains("KEY-1"));
     }
 }

@@ -225,6 +225,11 @@ fn a_sent_message_gives_its_number_and_its_file() {
         assert_eq!(bot().sent(&response(200, &body)), Outcome::Ok(sent), "{attached}");
     }
 
+    let sizes = json!([{ "file_id": "AgAC-s", "width": 90 }, { "file_id": "AgAC-m", "width": 512 }]);
+    let body = json!({ "ok": true, "result": { "message_id": 19, "photo": sizes } }).to_string();
+    let sent = Sent { message_id: 19, file_id: Some("AgAC-m".to_owned()) };
+    assert_eq!(bot().sent(&response(200, &body)), Outcome::Ok(sent), "the largest size of a photo");
+
     let blocked = refusal(403, "Forbidden: bot was blocked by the user");
     assert!(matches!(bot().sent(&blocked), Outcome::ChatGone { reason: Gone::Blocked, .. }));
 }

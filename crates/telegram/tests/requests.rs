@@ -1,7 +1,7 @@
 //! The requests as Telegram would read them.
 
 use http::Method;
-use semel_telegram::{Bot, BotError, Button, File, ParseMode, Request, SendDocument, SendMessage};
+use semel_telegram::{Bot, BotError, Button, File, ParseMode, Request, SendDocument, SendMessage, SendPhoto};
 use serde_json::{Value, json};
 
 const TOKEN: &str = "123456789:AAE-test_token_for_offline_use_0001";
@@ -108,6 +108,8 @@ fn a_repeat_is_the_same_bytes() {
     assert_eq!(bot().send_message("msg_1", &message).body(), bot().send_message("msg_1", &message).body());
     let document = conf(b"PrivateKey = x".to_vec());
     assert_eq!(bot().send_document("msg_1", &document).body(), bot().send_document("msg_1", &document).body());
+    let photo = picture(b"\x89PNG".to_vec());
+    assert_eq!(bot().send_photo("msg_1", &photo).body(), bot().send_photo("msg_1", &photo).body());
 }
 
 fn conf(bytes: Vec<u8>) -> SendDocument {
@@ -116,7 +118,19 @@ fn conf(bytes: Vec<u8>) -> SendDocument {
         file: File::Bytes { name: "wg \"клиент\".conf".to_owned(), mime: "text/plain".to_owned(), bytes },
         caption: Some("<b>Ключ</b>\r\n\r\nvalid for a month".to_owned()),
         parse_mode: Some(ParseMode::Html),
+        buttons: Vec::new(),
         protect: true,
+    }
+}
+
+fn picture(bytes: Vec<u8>) -> SendPhoto {
+    SendPhoto {
+        chat_id: 42,
+        photo: File::Bytes { name: "qr.png".to_owned(), mime: "image/png".to_owned(), bytes },
+        caption: Some("<b>QR</b>".to_owned()),
+        parse_mode: Some(ParseMode::Html),
+        buttons: Vec::new(),
+        protect: false,
     }
 }
 
@@ -150,10 +164,70 @@ fn a_known_file_is_sent_by_its_id() {
         file: File::FileId("BQAC-1".to_owned()),
         caption: None,
         parse_mode: None,
+        buttons: Vec::new(),
         protect: false,
     };
     let request = bot().send_document("msg_4", &document);
     assert_eq!(parts(&request), [field("chat_id", "42"), field("document", "BQAC-1")]);
+}
+
+#[test]
+fn a_picture_reads_back_whole() {
+    // Every byte, and what looks like the end of a form.
+    let mut bytes: Vec<u8> = (0..=255).collect();
+    bytes.extend_from_slice(b"\r\n--semel-part-0000000000000000--\r\n");
+    let request = bot().send_photo("msg_5", &picture(bytes.clone()));
+    assert_eq!(request.method(), Method::POST);
+    assert_eq!(request.uri().to_string(), format!("http://127.0.0.1:8081/bot{TOKEN}/sendPhoto"));
+    assert_eq!(header(&request, "x-request-id"), "msg_5");
+    let head = "Content-Disposition: form-data; name=\"photo\"; filename=\"qr.png\"\r\nContent-Type: image/png";
+    let expected =
+        [field("chat_id", "42"), field("caption", "<b>QR</b>"), field("parse_mode", "HTML"), (head.to_owned(), bytes)];
+    assert_eq!(parts(&request), expected);
+}
+
+#[test]
+fn the_bytes_of_a_small_picture_are_these() {
+    let photo = SendPhoto { caption: None, parse_mode: None, ..picture(b"PNG".to_vec()) };
+    let expected = "--semel-part-0000000000000000\r\n\
+        Content-Disposition: form-data; name=\"chat_id\"\r\n\r\n42\r\n\
+        --semel-part-0000000000000000\r\n\
+        Content-Disposition: form-data; name=\"photo\"; filename=\"qr.png\"\r\nContent-Type: image/png\r\n\r\nPNG\r\n\
+        --semel-part-0000000000000000--\r\n";
+    assert_eq!(String::from_utf8(bot().send_photo("msg_6", &photo).body().clone()).expect("text"), expected);
+}
+
+#[test]
+fn a_known_picture_is_sent_by_its_id() {
+    let photo = SendPhoto {
+        photo: File::FileId("AgAC-1".to_owned()),
+        caption: None,
+        parse_mode: None,
+        protect: true,
+        ..picture(Vec::new())
+    };
+    let expected = [field("chat_id", "42"), field("protect_content", "true"), field("photo", "AgAC-1")];
+    assert_eq!(parts(&bot().send_photo("msg_7", &photo)), expected);
+}
+
+#[test]
+fn files_and_pictures_carry_their_buttons_as_json_text() {
+    let buttons =
+        vec![vec![Button::url("Помощь", "https://example.org/?a=1&b=\"2\"")], vec![Button::callback("ok", "h")]];
+    let expected = json!({ "inline_keyboard": [
+        [{ "text": "Помощь", "url": "https://example.org/?a=1&b=\"2\"" }],
+        [{ "text": "ok", "callback_data": "h" }],
+    ]});
+    let document = SendDocument { buttons: buttons.clone(), ..conf(b"x".to_vec()) };
+    let photo = SendPhoto { buttons, ..picture(b"x".to_vec()) };
+    for request in [bot().send_document("msg_8", &document), bot().send_photo("msg_8", &photo)] {
+        let name = "Content-Disposition: form-data; name=\"reply_markup\"";
+        let markup = parts(&request).into_iter().find(|(head, _)| head == name).expect("a keyboard").1;
+        assert_eq!(serde_json::from_slice::<Value>(&markup).expect("JSON"), expected);
+    }
+    assert!(
+        !parts(&bot().send_photo("msg_8", &picture(b"x".to_vec()))).iter().any(|(head, _)| head.contains("markup"))
+    );
 }
 
 #[test]

@@ -68,6 +68,12 @@ impl Claim {
         Ok(Ended(()))
     }
 
+    /// The same as [`Claim::again`] without a row of history, for a look that comes again for ever and mostly finds nothing.
+    pub fn again_quietly(&self, tx: &mut Tx, at: Time) -> Result<Ended, StoreError> {
+        tx.later(sql::AGAIN, args![&self.job, self.fence, at], Expect::Rows(1))?;
+        Ok(Ended(()))
+    }
+
     /// Puts the job off until `at`, or to now when it was pulled meanwhile: nothing was done, and it costs no attempt. Like
     /// [`JobError::Later`](super::JobError::Later), but in a transaction of the job's own, so that it commits together with
     /// what put the job off, or with a look that says so.

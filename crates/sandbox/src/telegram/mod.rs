@@ -4,6 +4,7 @@
 
 mod html;
 mod limits;
+mod picture;
 mod town;
 
 use std::time::Duration;
@@ -15,6 +16,7 @@ use axum::{Extension, Router};
 use serde_json::{Map, Value, json};
 
 pub use self::limits::TelegramLimits;
+pub(crate) use self::picture::Picture;
 pub(crate) use self::town::Town;
 pub use self::town::{Button, ChatState, File, Message};
 use crate::faults::{Fate, Fault};
@@ -172,6 +174,7 @@ fn decide(world: &World, call: &Call, fault: Option<Fault>) -> Response {
         town.calls += 1;
         let call_id = format!("call_{:08}", town.calls);
         let scope = retry_after.map(|_| town.limits.scope(chat, now).to_owned());
+        let file_hash = town.file_hash(&call.name, &call.params);
         lock(&world.truth).call(GtTg {
             msg_id: call.request_id.clone().unwrap_or_else(|| call_id.clone()),
             call_id,
@@ -182,6 +185,7 @@ fn decide(world: &World, call: &Call, fault: Option<Fault>) -> Response {
             answer_lost,
             retry_after: retry_after.unwrap_or(0),
             scope,
+            file_hash,
             at: now,
         });
     }

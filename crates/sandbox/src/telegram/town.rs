@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
+use sha2::{Digest as _, Sha256};
 
 use super::Refusal;
 use super::html;
 use super::limits::{Limits, TelegramLimits};
+use super::picture::Picture;
 use crate::params::{Params, Upload};
 
 const DOCUMENT_CAP: usize = 50 * 1024 * 1024;
@@ -219,8 +221,12 @@ impl Town {
         let (text, mut buttons) = text_of(params, "caption", 1024)?;
         buttons.extend(keyboard(params)?);
         let draft = if name == "sendphoto" {
-            let photo = Some(self.file_of(params, "photo", PHOTO_CAP)?);
-            Draft { text, buttons, document: None, photo }
+            let photo = self.file_of(params, "photo", PHOTO_CAP)?;
+            match Picture::read(&photo.bytes) {
+                None => return Err(Refusal::bad("IMAGE_PROCESS_FAILED")),
+                Some(picture) if !picture.is_shown() => return Err(Refusal::bad("PHOTO_INVALID_DIMENSIONS")),
+                Some(_) => Draft { text, buttons, document: None, photo: Some(photo) },
+            }
         } else {
             let document = Some(self.file_of(params, "document", DOCUMENT_CAP)?);
             Draft { text, buttons, document, photo: None }
@@ -230,10 +236,7 @@ impl Town {
 
     /// The file that a call brings: uploaded under this name, attached under another, or sent again by its id.
     fn file_of(&mut self, params: &Params, name: &str, cap: usize) -> Result<File, Refusal> {
-        let named = params.text(name);
-        let attached = named.as_deref().and_then(|text| text.strip_prefix("attach://"));
-        let upload = params.files.get(name).or_else(|| params.files.get(attached?));
-        if let Some(Upload { name, bytes }) = upload {
+        if let Some(Upload { name, bytes }) = upload_of(params, name) {
             if bytes.len() > cap {
                 return Err(Refusal::new(413, "Request Entity Too Large"));
             }
@@ -245,13 +248,25 @@ impl Town {
             self.files.insert(file_id, file.clone());
             return Ok(file);
         }
-        match named {
+        match params.text(name) {
             Some(file_id) => {
                 let known = self.files.get(&file_id).cloned();
                 known.ok_or_else(|| Refusal::bad("wrong file identifier/HTTP URL specified"))
             }
             None => Err(Refusal::bad(&format!("there is no {name} in the request"))),
         }
+    }
+
+    /// SHA-256 of the file that a call brings or names, lower case.
+    pub(crate) fn file_hash(&self, method: &str, params: &Params) -> Option<String> {
+        let name = match method {
+            "senddocument" => "document",
+            "sendphoto" => "photo",
+            _ => return None,
+        };
+        let known = || self.files.get(&params.text(name)?).map(|file| &file.bytes);
+        let bytes = upload_of(params, name).map(|upload| &upload.bytes).or_else(known)?;
+        Some(hex::encode(Sha256::digest(bytes)))
     }
 
     fn post(&mut self, id: i64, draft: Draft, bot: &str, now: i64) -> Value {
@@ -305,6 +320,13 @@ impl Town {
 
 // ---- what a call says
 
+/// The file that a call uploads under this name, or attaches under another.
+fn upload_of<'a>(params: &'a Params, name: &str) -> Option<&'a Upload> {
+    let named = params.text(name);
+    let attached = named.as_deref().and_then(|text| text.strip_prefix("attach://"));
+    params.files.get(name).or_else(|| params.files.get(attached?))
+}
+
 /// A text or caption as the reader sees it, with its links. Lengths count UTF-16 units after the markup is gone.
 fn text_of(params: &Params, name: &str, limit: usize) -> Result<(String, Vec<Button>), Refusal> {
     let source = params.text(name).unwrap_or_default();
@@ -335,9 +357,25 @@ fn keyboard(params: &Params) -> Result<Vec<Button>, Refusal> {
         if callback_data.as_ref().is_some_and(|data| !(1..=64).contains(&data.len())) {
             return Err(Refusal::bad("BUTTON_DATA_INVALID"));
         }
-        buttons.push(Button { text: text("text").unwrap_or_default(), url: text("url"), callback_data });
+        let url = text("url");
+        if let Some(wrong) = url.as_deref().filter(|url| !leads_somewhere(url)) {
+            let why = format!("inline keyboard button URL '{wrong}' is invalid: Wrong HTTP URL");
+            return Err(Refusal::bad(&why));
+        }
+        if button.as_object().is_none_or(|members| members.len() < 2) {
+            return Err(Refusal::bad("Text buttons are unallowed in the inline keyboard"));
+        }
+        buttons.push(Button { text: text("text").unwrap_or_default(), url, callback_data });
     }
     Ok(buttons)
+}
+
+/// Whether a button may open this address: a web page, or something inside Telegram.
+fn leads_somewhere(address: &str) -> bool {
+    match url::Url::parse(address) {
+        Ok(url) => matches!(url.scheme(), "tg" | "ton") || (matches!(url.scheme(), "http" | "https") && url.has_host()),
+        Err(_) => false,
+    }
 }
 
 // ---- wire forms
@@ -378,9 +416,10 @@ fn message_object(chat: i64, message: &Message, bot: &str) -> Value {
         object.insert("document".into(), document);
     }
     if let Some(file) = &message.photo {
+        let (width, height) = Picture::read(&file.bytes).map_or((0, 0), |picture| (picture.width, picture.height));
         let size = json!({
             "file_id": file.file_id, "file_unique_id": format!("u{}", file.file_id),
-            "width": 512, "height": 512, "file_size": file.bytes.len(),
+            "width": width, "height": height, "file_size": file.bytes.len(),
         });
         object.insert("photo".into(), json!([size]));
     }

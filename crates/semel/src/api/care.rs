@@ -187,8 +187,9 @@ struct VerifyQuery {
 }
 
 async fn verify(State(doors): State<Doors>, Query(asked): Query<VerifyQuery>) -> Result<Response, Problem> {
-    let verdicts =
-        audit::verify(&doors.shop.store, audit::Parameters::default(), asked.at_rest).await.map_err(Error::from)?;
+    let verdicts = audit::verify(&doors.shop.store, audit::Parameters::of(&doors.shop), asked.at_rest)
+        .await
+        .map_err(Error::from)?;
     let clean = verdicts.iter().all(|verdict| verdict.count == 0);
     let lines: Vec<Value> = verdicts
         .iter()

@@ -50,12 +50,22 @@ const fn customer(path: &'static str) -> Way {
     Way { method: POST, path, action: None, says: &[], flow: Some(Flow::Sales) }
 }
 
+/// A customer's call that hands out what they have.
+const fn goods(path: &'static str) -> Way {
+    Way { method: POST, path, action: None, says: &[], flow: Some(Flow::Deliveries) }
+}
+
 /// Every call that changes something: whose it is. What is not here is not logged, so a test compares this table with the
 /// contract.
 const WAYS: &[Way] = &[
     customer("/api/v1/orders"),
     customer("/api/v1/orders/{id}/pay"),
-    owner(POST, "/api/v1/products", "product.create", &["title", "kind", "price", "delivery", "promise_hours"]),
+    owner(
+        POST,
+        "/api/v1/products",
+        "product.create",
+        &["title", "kind", "price", "delivery", "promise_hours", "duration_days", "devices"],
+    ),
     owner(
         PATCH,
         "/api/v1/products/{id}",
@@ -81,6 +91,22 @@ const WAYS: &[Way] = &[
     owner(POST, "/api/v1/safe/reconcile", "safe.reconcile", &["provider", "by_hand"]),
     owner(POST, "/api/v1/safe/leave", "safe.leave", &["reason", "force"]),
     owner(POST, "/api/v1/stock/release", "stock.release", &["product", "reason"]),
+    customer("/api/v1/subscriptions/trial"),
+    goods("/api/v1/subscriptions/{id}/link"),
+    goods("/api/v1/peers/{id}/key"),
+    goods("/api/v1/peers/{id}/rotate"),
+    owner(POST, "/api/v1/subscriptions", "subscription.grant", &["customer", "days", "devices", "reason"]),
+    owner(POST, "/api/v1/subscriptions/{id}/extend", "subscription.extend", &["days", "reason"]),
+    owner(POST, "/api/v1/subscriptions/{id}/freeze", "subscription.freeze", &["reason"]),
+    owner(POST, "/api/v1/subscriptions/{id}/unfreeze", "subscription.unfreeze", &["reason"]),
+    owner(POST, "/api/v1/subscriptions/{id}/revoke", "subscription.revoke", &["reason"]),
+    owner(POST, "/api/v1/servers", "server.add", &["name", "endpoint", "networks"]),
+    owner(POST, "/api/v1/servers/{id}/pools", "server.pool", &["network", "reserved"]),
+    owner(POST, "/api/v1/servers/{id}/apply", "server.apply", &[]),
+    owner(POST, "/api/v1/servers/{id}/import", "server.import", &["dry_run"]),
+    owner(POST, "/api/v1/servers/{id}/open", "server.open", &[]),
+    owner(POST, "/api/v1/servers/{id}/close", "server.close", &[]),
+    owner(POST, "/api/v1/addresses/{ip}/release", "address.release", &["server"]),
     // A copy changes no row, so there is no transaction that a row of the log could belong to.
     Way { method: POST, path: "/api/v1/backup", action: None, says: &[], flow: None },
 ];
@@ -98,7 +124,7 @@ fn fits<'p>(pattern: &str, path: &'p str) -> Option<&'p str> {
     loop {
         match (wanted.next(), given.next()) {
             (None, None) => return Some(id),
-            (Some("{id}"), Some(part)) => id = part,
+            (Some(one), Some(part)) if one.starts_with('{') => id = part,
             (Some(one), Some(other)) if one == other => {}
             _ => return None,
         }
@@ -113,6 +139,11 @@ pub(super) async fn watch(State(doors): State<Doors>, request: Request, next: Ne
         && stops::holds(&doors.shop, *flow).await.map_err(Error::from)?
     {
         return Err(stopped(&doors.shop, *flow));
+    }
+    // A customer's file leaves by two doors, too.
+    let is_file = path.starts_with("/api/v1/subscriptions/") && path.ends_with("/config");
+    if is_file && stops::holds(&doors.shop, Flow::Deliveries).await.map_err(Error::from)? {
+        return Err(stopped(&doors.shop, Flow::Deliveries));
     }
     let answer = match known {
         Some((Way { action: Some(action), says, .. }, id)) => {

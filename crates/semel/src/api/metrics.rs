@@ -16,7 +16,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use semel_payments::Provider;
-use semel_shop::safety;
+use semel_shop::{safety, vpn};
 
 use super::Doors;
 
@@ -30,6 +30,21 @@ struct WebhookLabels {
 struct NameLabels {
     name: String,
     state: String,
+}
+
+/// The labels of the known exporter of WireGuard, so that its dashboards go on working.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct PeerLabels {
+    interface: String,
+    public_key: String,
+    allowed_ips: String,
+    friendly_name: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct PoolLabels {
+    server: String,
+    family: String,
 }
 
 /// What is counted as it happens.
@@ -85,11 +100,55 @@ const LEVELS: &[(&str, &str, &str)] = &[
         "select flows, state, count(*) from audit_stops where state = 'open' group by flows, state",
     ),
     (
+        "semel_subscriptions",
+        "Subscriptions that are not over, by server and state",
+        "select server, state, count(*) from subscriptions where state in ('trial', 'active', 'grace', 'frozen') group by server, state",
+    ),
+    (
+        "semel_peers",
+        "Peers that are not given up, by server and state",
+        "select server, state, count(*) from peers where state in ('pending', 'active', 'removing', 'sticky') group by server, state",
+    ),
+    (
         "semel_messages_unknown",
         "Messages whose fate Telegram did not tell",
         "select kind, state, count(*) from messages where state = 'unknown' group by kind, state",
     ),
 ];
+
+/// Traffic and handshakes of each peer under the names of the known exporter, and how full the networks are. The one set of
+/// labels that grows with the shop; there only where VPN access is on.
+async fn vpn(doors: &Doors, registry: &mut Registry) {
+    if doors.shop.vpn.is_none() {
+        return;
+    }
+    let Ok(found) = doors.shop.read("metrics.vpn", vpn::samples).await else { return };
+    let received = Family::<PeerLabels, Counter<u64, AtomicU64>>::default();
+    let sent = Family::<PeerLabels, Counter<u64, AtomicU64>>::default();
+    let seen = Family::<PeerLabels, Gauge>::default();
+    for peer in found.peers {
+        let labels = PeerLabels {
+            interface: peer.interface,
+            public_key: peer.public_key,
+            allowed_ips: peer.allowed_ips,
+            friendly_name: peer.friendly_name,
+        };
+        received.get_or_create(&labels).inc_by(u64::try_from(peer.received).unwrap_or(0));
+        sent.get_or_create(&labels).inc_by(u64::try_from(peer.sent).unwrap_or(0));
+        seen.get_or_create(&labels).set(peer.latest_handshake_s);
+    }
+    registry.register("wireguard_received_bytes", "Bytes that came from a peer", received);
+    registry.register("wireguard_sent_bytes", "Bytes that went to a peer", sent);
+    registry.register("wireguard_latest_handshake_seconds", "When a peer last connected, in seconds since 1970", seen);
+    let (size, used) = (Family::<PoolLabels, Gauge>::default(), Family::<PoolLabels, Gauge>::default());
+    for pool in found.pools {
+        let labels = PoolLabels { server: pool.name, family: pool.family.to_string() };
+        size.get_or_create(&labels).set(pool.size);
+        used.get_or_create(&labels).set(pool.used);
+    }
+    registry.register("semel_vpn_addresses", "Addresses that are given out, by server and family", size);
+    registry.register("semel_vpn_addresses_used", "Those that nobody may get now: held, kept or resting", used);
+}
 
 async fn scrape(State(doors): State<Doors>) -> Response {
     let mut registry = Registry::default();
@@ -105,6 +164,7 @@ async fn scrape(State(doors): State<Doors>) -> Response {
         }
         registry.register(*name, *help, family);
     }
+    vpn(&doors, &mut registry).await;
     // Where nobody can tell, nothing is said: a zero would mean that all is well.
     if let Ok(mode) = safety::flows::mode(&doors.shop).await {
         let safe_mode: Gauge = Gauge::default();

@@ -80,6 +80,8 @@ pub fn routes(doors: &Doors, trusted: bool) -> Router {
         .merge(semel_shop::catalog::http::routes())
         .merge(semel_shop::customers::http::routes())
         .merge(semel_shop::orders::http::routes())
+        .merge(semel_shop::subscriptions::http::routes())
+        .merge(semel_shop::vpn::http::routes())
         .with_state(doors.shop.clone());
     let mut api = Router::new()
         .merge(features)
@@ -102,6 +104,7 @@ pub fn routes(doors: &Doors, trusted: bool) -> Router {
         .merge(webhooks::routes().with_state(doors.clone()))
         .merge(health::routes().with_state(doors.clone()))
         .merge(openapi::routes())
+        .merge(semel_shop::vpn::http::public().with_state(doors.shop.clone()))
 }
 
 /// The longest sentence of an extractor that is taken over.

@@ -42,6 +42,8 @@ mod tests {
         ("semel_shop::catalog::http", include_str!("../../../shop/src/catalog/http.rs")),
         ("semel_shop::customers::http", include_str!("../../../shop/src/customers/http.rs")),
         ("semel_shop::orders::http", include_str!("../../../shop/src/orders/http.rs")),
+        ("semel_shop::subscriptions::http", include_str!("../../../shop/src/subscriptions/http.rs")),
+        ("semel_shop::vpn::http", include_str!("../../../shop/src/vpn/http.rs")),
         ("care", CARE),
         ("safe", include_str!("safe.rs")),
         ("audit", include_str!("audit.rs")),
@@ -267,6 +269,11 @@ mod tests {
         assert_eq!(words(&document, "OrderStatus"), orders);
         let payments: Vec<&str> = PaymentState::ALL.iter().map(|state| state.as_str()).collect();
         assert_eq!(words(&document, "PaymentStatus"), payments);
+        let subscriptions: Vec<&str> =
+            semel_shop::subscriptions::State::ALL.iter().map(|state| state.as_str()).collect();
+        assert_eq!(words(&document, "SubscriptionState"), subscriptions);
+        let peers: Vec<&str> = semel_shop::vpn::PeerState::ALL.iter().map(|state| state.as_str()).collect();
+        assert_eq!(words(&document, "PeerState"), peers);
         let currencies: Vec<&str> = Currency::ALL.iter().map(|currency| currency.code()).collect();
         assert_eq!(words(&document, "Currency"), currencies);
     }

@@ -14,7 +14,9 @@ use semel_kernel::ids::new_id;
 use semel_kernel::store::Store;
 use semel_shop::audit;
 
-use super::{InboxVerb, JobVerb, OrderVerb, PaymentVerb, ProductVerb, StockVerb, TokenVerb, Verb, out, safe};
+use super::{
+    InboxVerb, JobVerb, OrderVerb, PaymentVerb, ProductVerb, StockVerb, TokenVerb, Verb, ip, out, safe, sub, wg,
+};
 use crate::app::App;
 use crate::local::{self, Program};
 use crate::parts;
@@ -56,6 +58,11 @@ impl Asker {
             store.note_wakes();
         }
         Ok(Self { program: Program::Here(Box::new(app.router(true))), shared })
+    }
+
+    /// Whether a running program is asked, which does what is due by itself.
+    pub(super) fn is_running(&self) -> bool {
+        matches!(self.program, Program::Running(_))
     }
 
     /// Copies that hear each other seldom look by themselves, so the command tells them what it wrote before it ends.
@@ -109,6 +116,9 @@ async fn answer(asker: &Asker, verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Job(verb) => job(asker, verb).await,
         Verb::Inbox(verb) => inbox(asker, verb).await,
         Verb::Token(verb) => token(asker, verb).await,
+        Verb::Sub(verb) => sub::sub(asker, verb).await,
+        Verb::Ip(verb) => ip::ip(asker, verb).await,
+        Verb::Wg(verb) => wg::wg(asker, verb).await,
         _ => anyhow::bail!("this command needs no program"),
     }
 }
@@ -238,13 +248,14 @@ async fn product(asker: &Asker, verb: ProductVerb) -> anyhow::Result<ExitCode> {
             });
             out::lines(&out::table(&["PRODUCT", "KIND", "PRICE", "STOCK", "TITLE"], &rows))
         }
-        ProductVerb::Create { title, price, currency, kind } => {
-            let body = match currency {
-                Some(currency) => {
-                    json!({ "title": title, "kind": kind, "price": { "amount": price, "currency": currency } })
-                }
-                None => json!({ "title": title, "kind": kind, "price": { "amount": price } }),
+        ProductVerb::Create { title, price, currency, kind, days, devices } => {
+            let price = match currency {
+                Some(currency) => json!({ "amount": price, "currency": currency }),
+                None => json!({ "amount": price }),
             };
+            let devices = devices.or((kind == "vpn").then_some(1));
+            let body =
+                json!({ "title": title, "kind": kind, "price": price, "duration_days": days, "devices": devices });
             let answer = asker.post("/api/v1/products", body).await?;
             out::lines(&text(&answer["id"]))
         }

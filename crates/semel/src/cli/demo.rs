@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -15,7 +16,9 @@ use semel_kernel::args;
 use semel_kernel::clock::{Chance, Clock};
 use semel_kernel::ids::new_id;
 use semel_sandbox::{Delivery, Options, Sandbox};
+use semel_wireguard::PrivateKey;
 
+use super::init::write_private;
 use super::{out, sandbox, serve};
 use crate::app::App;
 use crate::local::{self, Program};
@@ -53,6 +56,7 @@ pub async fn demo(args: DemoArgs) -> anyhow::Result<ExitCode> {
         .await
         .with_context(|| format!("port {} is taken; choose another with --sandbox-port", args.sandbox_port))?;
     let chance = Chance::system();
+    let conf = vpn_file(&args.folder, &chance)?;
     let token = format!("demo_{}", hex::encode(chance.bytes::<12>()));
     let mut environment: BTreeMap<String, String> =
         sandbox::variables(&sandbox).into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
@@ -63,9 +67,13 @@ pub async fn demo(args: DemoArgs) -> anyhow::Result<ExitCode> {
         ("SEMEL_API_TOKEN".into(), token.clone()),
         ("SEMEL_TRUSTED_PROXIES".into(), "127.0.0.0/8".into()),
         ("SEMEL_SHOP_RETURN_URL".into(), format!("{}/", sandbox.url())),
+        ("SEMEL_VPN_HOST".into(), "vpn.example.com".into()),
+        ("SEMEL_VPN_APPLY".into(), "file".into()),
+        ("SEMEL_VPN_CONFIG_PATH".into(), conf.display().to_string()),
+        ("SEMEL_VPN_TRIAL_DAYS".into(), "3".into()),
     ]);
     // An empty file in place of ./semel.toml: the demo obeys its flags only.
-    let mut loaded = settings::load(Some(std::path::Path::new("/dev/null")), &environment, &[])?;
+    let mut loaded = settings::load(Some(Path::new("/dev/null")), &environment, &[])?;
     loaded.settings.demo = true;
     serve::start_log(&loaded.settings);
     let again = local::missing_database(&loaded.settings).is_none();
@@ -73,10 +81,10 @@ pub async fn demo(args: DemoArgs) -> anyhow::Result<ExitCode> {
     let app = App::build(loaded.settings, store, chance.clone())?;
     app.prepare().await?;
     mark(&app).await?;
-    let product = catalog(&app, &chance).await?;
+    let (product, access) = catalog(&app, &chance).await?;
     // New for each start: with the key of an earlier run the same curl would be answered with that run's order.
     let key = format!("first-sale-{}", hex::encode(chance.bytes::<3>()));
-    let sale = FirstSale { token, product, key };
+    let sale = FirstSale { token, product, access, key, conf };
     out::say(&welcome(&address, &sandbox, &sale, again))?;
     app.run(listener, stop).await?;
     sandbox.stop().await;
@@ -91,8 +99,25 @@ async fn mark(app: &App) -> anyhow::Result<()> {
     Ok(marked.await?)
 }
 
-/// A sample catalog, made once a folder; answers the product that the printed commands buy.
-async fn catalog(app: &App, chance: &Chance) -> anyhow::Result<String> {
+/// A configuration file with a key of its own, made once a folder. No interface belongs to it: peers come into the file and
+/// go from it, which is all that can be seen of a VPN without one.
+fn vpn_file(folder: &Path, chance: &Chance) -> anyhow::Result<PathBuf> {
+    let (folder, file) = (folder.join("wireguard"), folder.join("wireguard/wg0.conf"));
+    if !file.exists() {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+        let key = PrivateKey::from_random(chance.bytes());
+        let text = format!(
+            "# The demo's server. No interface has this file: `semel demo` only writes peers into it.\n[Interface]\n\
+             Address = 10.8.0.1/24\nListenPort = 51820\nPrivateKey = {}\n",
+            key.to_base64().as_str()
+        );
+        write_private(&file, &text).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    Ok(file)
+}
+
+/// A sample catalog, made once a folder; answers the products that the printed commands buy.
+async fn catalog(app: &App, chance: &Chance) -> anyhow::Result<(String, String)> {
     app.prepare_for_commands().await?;
     let program = Program::Here(Box::new(app.router(true)));
     let known = program.ask(Method::GET, "/api/v1/products?limit=50", None, "").await?.json()?;
@@ -109,16 +134,28 @@ async fn catalog(app: &App, chance: &Chance) -> anyhow::Result<String> {
             text(&made["id"])
         }
     };
+    let access = known["items"].as_array().into_iter().flatten().find(|product| product["title"] == ACCESS);
+    let access = match access {
+        Some(product) => text(&product["id"]),
+        None => {
+            let sample = json!({
+                "title": ACCESS, "kind": "vpn", "price": { "amount": "299.00", "currency": "RUB" }, "duration_days": 30,
+                "devices": 1,
+            });
+            text(&program.ask(Method::POST, "/api/v1/products", Some(sample), &key("demo")).await?.json()?["id"])
+        }
+    };
     let items: Vec<String> =
         (0..20).map(|_| format!("KEY-{}", hex::encode(chance.bytes::<6>()).to_uppercase())).collect();
     program
         .ask(Method::POST, &format!("/api/v1/products/{id}/stock"), Some(json!({ "items": items })), &key("demo"))
         .await?
         .json()?;
-    Ok(id)
+    Ok((id, access))
 }
 
 const SAMPLE: &str = "Licence key";
+const ACCESS: &str = "VPN, 30 days";
 
 fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
@@ -128,7 +165,9 @@ fn text(value: &Value) -> String {
 struct FirstSale {
     token: String,
     product: String,
+    access: String,
     key: String,
+    conf: PathBuf,
 }
 
 /// What the sandbox knows is gone with its process; the shop's database is not.
@@ -138,7 +177,7 @@ paid then cannot be paid now. Make a new order.
 ";
 
 fn welcome(address: &SocketAddr, sandbox: &Sandbox, sale: &FirstSale, again: bool) -> String {
-    let FirstSale { token, product, key } = sale;
+    let FirstSale { token, product, access, key, conf } = sale;
     format!(
         r#"
 Semel's demo runs. Everything outside is a sandbox: no money, no real messages.
@@ -161,9 +200,15 @@ Then ask where the order is (its "id" stands in the first answer):
 
   curl -s http://{address}/api/v1/orders/ORDER -H 'Authorization: Bearer {token}'
 
+VPN access is sold the same way: put {access} in the place of the product, and take another Idempotency-Key. The file and
+the QR picture come into the chat. There is no WireGuard interface in a demo, so peers go to a file only, and nothing connects:
+
+  {conf}
+
 Ctrl-C ends the demo; its database stays in the folder for the next time.
 "#,
         past = if again { AGAIN } else { "" },
-        box_ = sandbox.url()
+        box_ = sandbox.url(),
+        conf = conf.display()
     )
 }

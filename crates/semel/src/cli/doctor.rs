@@ -1,5 +1,7 @@
 //! `semel doctor`: looks at everything that a sale needs and explains what is wrong.
 
+mod vpn;
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -57,6 +59,7 @@ pub async fn doctor(loaded: Loaded) -> anyhow::Result<ExitCode> {
     if let Some(sentence) = app::proxy_warning(&settings) {
         report.bad(&sentence)?;
     }
+    vpn::vpn(&mut report, &settings).await?;
     providers(&mut report, &settings).await?;
     telegram(&mut report, &settings).await?;
     if report.bad == 0 {

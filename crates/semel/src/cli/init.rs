@@ -77,7 +77,7 @@ pub async fn init(args: InitArgs, config: Option<&PathBuf>) -> anyhow::Result<Ex
 
 /// Puts a file with this text at `path`: the whole of it, or what was there before stays. It holds secrets, so it is for its
 /// owner only from the first byte.
-fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
+pub(super) fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
     let mut name = path.as_os_str().to_owned();
     name.push(".new");
     let fresh = PathBuf::from(name);

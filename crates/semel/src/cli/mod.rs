@@ -7,11 +7,14 @@ mod demo;
 mod doctor;
 mod failpoints;
 mod init;
+mod ip;
 mod out;
 mod restore;
 mod safe;
 mod sandbox;
 mod serve;
+mod sub;
+mod wg;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -92,6 +95,15 @@ enum Verb {
     /// The inbox: what came in
     #[command(subcommand)]
     Inbox(InboxVerb),
+    /// Customers' access to the VPN: look at it, give it, add to it, stop it, end it
+    #[command(subcommand)]
+    Sub(SubVerb),
+    /// Addresses of the VPN: who has one, and who had it when
+    #[command(subcommand)]
+    Ip(IpVerb),
+    /// WireGuard: what is wanted of file and interface, and what is there
+    #[command(subcommand)]
+    Wg(WgVerb),
     /// Bearer tokens of the API
     #[command(subcommand)]
     Token(TokenVerb),
@@ -231,9 +243,15 @@ enum ProductVerb {
         /// Currency of the price; the shop's own when left out
         #[arg(long)]
         currency: Option<String>,
-        /// `stock` or `topup`
+        /// `stock`, `topup` or `vpn`
         #[arg(long, default_value = "stock")]
         kind: String,
+        /// How many days of access one gives; only for vpn
+        #[arg(long)]
+        days: Option<u32>,
+        /// For how many devices, 1 to 10; only for vpn, there 1 when left out
+        #[arg(long)]
+        devices: Option<u32>,
     },
 }
 
@@ -343,6 +361,135 @@ enum TokenVerb {
     },
 }
 
+#[derive(Subcommand)]
+enum SubVerb {
+    /// Subscriptions, the newest first
+    List {
+        /// Only those of this Telegram id
+        #[arg(long, value_name = "TELEGRAM_ID", value_parser = telegram_id, allow_negative_numbers = true)]
+        customer: Option<i64>,
+        /// Only those in this state: trial, active, grace, expired, frozen, revoked
+        #[arg(long)]
+        state: Option<String>,
+        /// How many
+        #[arg(long, default_value = "20", value_parser = page_size, allow_negative_numbers = true)]
+        limit: u32,
+    },
+    /// One subscription with its devices, its time and its story
+    Show {
+        /// The subscription's id
+        id: String,
+    },
+    /// Give access that nobody paid for; the customer gets the file
+    Grant {
+        /// The customer's Telegram id
+        #[arg(value_name = "TELEGRAM_ID", value_parser = telegram_id, allow_negative_numbers = true)]
+        customer: i64,
+        /// How long
+        #[arg(long)]
+        days: u32,
+        /// For how many devices
+        #[arg(long, default_value_t = 1)]
+        devices: u32,
+        /// Why; stands in its story and in your log
+        #[arg(long)]
+        reason: String,
+    },
+    /// Add time that nobody paid for
+    Extend {
+        /// The subscription's id
+        id: String,
+        /// How much
+        #[arg(long)]
+        days: u32,
+        /// Why
+        #[arg(long)]
+        reason: String,
+    },
+    /// Close it and let its time stand still
+    Freeze {
+        /// The subscription's id
+        id: String,
+        /// Why
+        #[arg(long)]
+        reason: String,
+    },
+    /// Let a frozen one go on with the time that was left
+    Unfreeze {
+        /// The subscription's id
+        id: String,
+        /// Why
+        #[arg(long)]
+        reason: String,
+    },
+    /// End it for good; its money is the business of `semel order refund`
+    Revoke {
+        /// The subscription's id
+        id: String,
+        /// Why
+        #[arg(long)]
+        reason: String,
+    },
+    /// Make a link that gives a device's file once
+    Link {
+        /// The subscription's id
+        id: String,
+        /// Which device
+        #[arg(long, default_value_t = 1)]
+        device: u32,
+        /// `wireguard` or `amneziawg`
+        #[arg(long)]
+        format: Option<String>,
+    },
+}
+
+#[derive(Subcommand)]
+enum IpVerb {
+    /// Who has an address, and who had it when
+    Who {
+        /// The address
+        address: String,
+        /// Only who had it at this moment, as in 2026-03-01T12:00:00+03:00
+        #[arg(long, value_name = "TIME")]
+        at: Option<String>,
+    },
+    /// Addresses with who has them
+    List {
+        /// The server; this machine's own when left out
+        #[arg(long)]
+        server: Option<String>,
+        /// Only those in this state: free, held, quarantine
+        #[arg(long)]
+        state: Option<String>,
+        /// How many
+        #[arg(long, default_value = "20", value_parser = page_size, allow_negative_numbers = true)]
+        limit: u32,
+    },
+}
+
+#[derive(Subcommand)]
+enum WgVerb {
+    /// What differs between what is wanted and what is there; ends with 3 when something does
+    Plan,
+    /// Bring file and interface to what is wanted now, and wait for it
+    Apply,
+    /// Take over the peers of an existing wg0.conf; without --yes only say what would happen
+    Import {
+        /// The file
+        file: PathBuf,
+        /// CSV that says whose each peer is; peers that it does not name stay foreign and are kept as they are
+        #[arg(long, value_name = "CSV")]
+        adopt: Option<PathBuf>,
+        /// Do it
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Print the peers as CSV, without secrets
+    Export,
+    /// Write a first configuration file for the interface, with a fresh key
+    Init(wg::InitArgs),
+}
+
 /// The words for `--status`, from the one table of states.
 fn statuses() -> String {
     State::ALL.iter().map(|state| state.as_str()).collect::<Vec<_>>().join(", ")
@@ -402,6 +549,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         },
         Verb::Config(ConfigVerb::Example) => out::lines(&settings::render_example()),
         Verb::Failpoints => failpoints::failpoints(),
+        Verb::Wg(WgVerb::Init(args)) => wg::init(&load(config, &args.flags())?.settings, &args),
         Verb::Audit(verb) => audit::audit(load(config, &[])?, verb).await,
         Verb::Backup(args) => match args.new_key() {
             Some(path) => backup::new_key(path),

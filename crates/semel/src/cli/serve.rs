@@ -21,7 +21,7 @@ use crate::{ROOMS, local, parts};
 pub fn start_log(settings: &Settings) {
     let level = settings.log.level;
     let filter = EnvFilter::new(format!(
-        "warn,semel={level},semel_kernel={level},semel_shop={level},semel_payments={level},semel_sandbox={level}"
+        "warn,semel={level},semel_kernel={level},semel_shop={level},semel_payments={level},semel_wireguard={level},semel_sandbox={level}"
     ));
     // A collector or a file has no use for colours, and neither has an eye that asked for none (no-color.org).
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|word| word.is_empty());

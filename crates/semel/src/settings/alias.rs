@@ -12,7 +12,6 @@ struct Known {
 }
 
 const BUS: &str = "belongs to the Redis relay of events, which this version does not have yet; ignored";
-const VPN: &str = "belongs to WireGuard, which this version does not have yet; ignored";
 const CAMPAIGNS: &str = "belongs to broadcasts, which this version does not have yet; ignored";
 const NOTIFY: &str = "belongs to notices to many customers, which this version does not have yet; ignored";
 const LOCKS: &str = "is not needed: leases are rows now, without lock ids; ignored";
@@ -23,7 +22,6 @@ const ELSEWHERE: &str =
 static KNOWN: &[Known] = &[
     Known { name: "REDIS_URL", says: BUS },
     Known { name: "SEMEL_REDIS_URL", says: BUS },
-    Known { name: "WG_CONFIG_LOCK_PATH", says: VPN },
     Known { name: "BROADCAST_BATCH_SIZE", says: CAMPAIGNS },
     Known { name: "BROADCAST_BATCH_SLEEP", says: CAMPAIGNS },
     Known { name: "MAX_BROADCAST_USERS", says: CAMPAIGNS },

@@ -17,6 +17,7 @@ mod secret;
 mod table;
 mod typed;
 mod values;
+mod vpn;
 
 #[cfg(test)]
 mod tests;
@@ -36,6 +37,7 @@ pub use self::parse::{bot_token as parse_bot_token, ids as parse_ids, public_url
 pub use self::secret::Secret;
 pub use self::table::Setting;
 pub use self::values::Source;
+pub use self::vpn::{Amnezia, Apply, Ipv6, Vpn};
 
 /// Every setting of the program, parsed.
 #[derive(Debug, Clone)]
@@ -73,6 +75,8 @@ pub struct Settings {
     pub crystalpay: Option<Crystalpay>,
     /// Rules of the shop.
     pub shop: Shop,
+    /// VPN access on this machine, when it is on.
+    pub vpn: Option<Vpn>,
     /// Where our own events are sent, for whoever keeps the own bot.
     pub webhooks_out: Option<WebhooksOut>,
     /// How long old rows keep what only takes room.

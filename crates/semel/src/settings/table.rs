@@ -53,12 +53,14 @@ pub enum Kind {
     Ids,
     /// A list of networks, or a word that stands for one.
     Networks,
+    /// A list of words.
+    List,
 }
 
 impl Kind {
     /// Whether a TOML array is a value of this kind.
     pub fn is_list(self) -> bool {
-        matches!(self, Kind::Ids | Kind::Networks)
+        matches!(self, Kind::Ids | Kind::Networks | Kind::List)
     }
 
     /// Whether the file holds the value without quotes.
@@ -110,6 +112,7 @@ pub static SECTIONS: &[(&str, &str)] = &[
     ("heleket", "Heleket. Any value here enables it; merchant_id and payment_key are needed then, and public_url."),
     ("crystalpay", "CrystalPay. Any value here enables it; login, secret and salt are needed then, and public_url."),
     ("shop", "Rules of the shop."),
+    ("vpn", "VPN access over WireGuard, on this machine. It is on when host is set."),
     ("webhooks_out", "Our own events for whoever keeps the own bot, signed as Standard Webhooks."),
     ("retention", "How long old rows keep what only takes room. Keys, money, goods and the history stay for ever."),
     ("log", "How the program logs."),
@@ -537,6 +540,325 @@ pub static SETTINGS: &[Setting] = &[
         kind: Kind::Url,
         unit: "http or https address, for example https://t.me/your_bot",
         one_line: "Where the payment page sends the customer afterwards.",
+        ..PLAIN
+    },
+    Setting {
+        key: "vpn.host",
+        env: "SEMEL_VPN_HOST",
+        aliases: &["WG_HOST"],
+        unit: "host name or IP address",
+        one_line: "Where customers' devices reach this machine; setting it turns VPN access on.",
+        more: "It stands in every customer's file. A name can move to another machine, an address cannot.",
+        ..PLAIN
+    },
+    Setting {
+        key: "vpn.port",
+        env: "SEMEL_VPN_PORT",
+        aliases: &["WG_PORT"],
+        kind: Kind::Count(1, 65_535),
+        unit: "UDP port",
+        default: Some("51820"),
+        one_line: "UDP port that WireGuard listens on, as customers see it.",
+        more: "Open it in the firewall.",
+        ..PLAIN
+    },
+    Setting {
+        key: "vpn.interface",
+        env: "SEMEL_VPN_INTERFACE",
+        aliases: &["WG_INTERFACE"],
+        unit: "name of an interface, at most 15 characters",
+        default: Some("wg0"),
+        one_line: "The WireGuard interface.",
+        ..PLAIN
+    },
+    Setting {
+        key: "vpn.config_path",
+        env: "SEMEL_VPN_CONFIG_PATH",
+        aliases: &["WG_CONFIG_PATH"],
+        unit: "path of a file",
+        one_line: "The interface's configuration file, where customers' peers are kept between two fence lines.",
+        more: "When not given: /etc/wireguard/<interface>.conf. What stands outside of the fence is kept byte for byte. The file \
+             is replaced as a whole, so its folder must be writable for the program and for nobody else.",
+        ..PLAIN
+    },
+    Setting {
+        key: "vpn.lock_path",
+        env: "SEMEL_VPN_LOCK_PATH",
+        aliases: &["WG_CONFIG_LOCK_PATH"],
+        unit: "path of a file",
+        one_line: "The lock that whoever writes the configuration file holds.",
+        more: "When not given: a dot file beside the configuration file, whose folder is private. Name the same one for every \
+             program that writes that file. A folder that everybody may write to is refused.",
+        ..PLAIN
+    },
+    Setting {
+        key: "vpn.network",
+        env: "SEMEL_VPN_NETWORK",
+        aliases: &["WG_CLIENT_NETWORK_CIDR"],
+        kind: Kind::Networks,
+        unit: "IPv4 networks from /16 to /30, separated by commas",
+        default: Some("10.8.0.0/24"),
+        one_line: "Customers' IPv4 addresses; when they run out, add another network here.",
+        more: "The first address of each, and those of the interface itself, are the server's. A network that is taken out gives \
+             out no more, and who has an address of it keeps it.",
+        ..PLAIN
+    },
+    Setting {
+        key: "vpn.network6",
+        env: "SEMEL_VPN_NETWORK6",
+        kind: Kind::Networks,
+        unit: "IPv6 networks from /48 to /126, separated by commas",
+        one_line: "Customers' IPv6 addresses; none when not given.",
+        more: "The first 65,536 of each are used.",
+        ..PLAIN
+    },
+    Setting {
+        key: "vpn.excluded",
+        env: "SEMEL_VPN_EXCLUDED",
+        kind: Kind::Networks,
+        unit: "networks or addresses separated by commas",
+        one_line: "Addresses of these networks that are never given to a customer.",
+        ..PLAIN
+    },
+    Setting {
+        key: "vpn.dns",
+        env: "SEMEL_VPN_DNS",
+        aliases: &["WG_DEFAULT_DNS"],
+        kind: Kind::List,
+        unit: "addresses and search domains separated by commas, or none",
+        default: Some("1.1.1.1"),
+        one_line: "Name servers that customers' devices use inside of the tunnel.",
+        more: "`none` leaves the device's own, which may tell others what the customer visits.",
+        ..PLAIN
+    },
+    Setting {
+        key: "vpn.mtu",
+        env: "SEMEL_VPN_MTU",
+        aliases: &["WG_MTU"],
+        kind: Kind::Count(1_280, 9_000),
+        unit: "bytes",
+        one_line: "Largest packet inside of the tunnel; when not given the device chooses.",
+        ..PLAIN
+    },
+    Setting {
+        key: "vpn.keepalive",
+        env: "SEMEL_VPN_KEEPALIVE",
+        aliases: &["WG_PERSISTENT_KEEPALIVE"],
+        kind: Kind::Count(0, 65_535),
+        unit: "seconds",
+        default: Some("25"),
+        one_line: "How often a silent device says that it is there, so that routers on the way keep the connection; 0 is never.",
+        ..PLAIN
+    },
+    Setting {
+        key: "vpn.allowed_ips",
+        env: "SEMEL_VPN_ALLOWED_IPS",
+        aliases: &["WG_ALLOWED_IPS"],
+        kind: Kind::Networks,
+        unit: "networks separated by commas",
+        one_line: "What customers' devices send through the tunnel.",
+        more: "When not given: everything, which is 0.0.0.0/0, and ::/0 unless ipv6 is off.",
+        ..PLAIN
+    },
+    Setting {
+        key: "vpn.ipv6",
+        env: "SEMEL_VPN_IPV6",
+        kind: Kind::Choice(&["off", "routed", "blocked"]),
+        unit: "off, routed or blocked",
+        one_line: "What becomes of customers' IPv6.",
+        more: "`routed` gives each device an address of network6; `blocked` takes IPv6 into the tunnel, where it ends, so that \
+             nothing goes past it; `off` does not touch it. When not given: routed with network6, off when allowed_ips names no \
+             IPv6 network, else blocked.",
+        ..PLAIN
+    },
+    Setting {
+        key: "vpn.server_public_key",
+        env: "SEMEL_VPN_SERVER_PUBLIC_KEY",
+        aliases: &["WG_SERVER_PUBLIC_KEY"],
+        unit: "44 characters, as `wg show wg0 public-key` prints them",
+        one_line: "The server's public key.",
+        more: "When not given it is derived from the PrivateKey in the configuration file.",
+        ..PLAIN
+    },
+    Setting {
+        key: "vpn.tool",
+        env: "SEMEL_VPN_TOOL",
+        unit: "wg, awg or the path of one",
+        default: Some("wg"),
+        one_line: "The program that talks to the interface: wg, or awg for AmneziaWG.",
+        ..PLAIN
+    },
+    Setting {
+        key: "vpn.apply",
+        env: "SEMEL_VPN_APPLY",
+        kind: Kind::Choice(&["interface", "file", "none"]),
+        unit: "interface, file or none",
+        default: Some("interface"),
+        one_line: "Whether peers are brought to the file and the running interface, to the file only, or to nothing here.",
+        more: "With `file` somebody else loads the file, for example `wg syncconf`; a peer counts as connected when it stands in it. With `none` this copy only sells, and another one on the same PostgreSQL, on the machine with the interface, does the rest; it then needs vpn.server_public_key.",
+        ..PLAIN
+    },
+    Setting {
+        key: "vpn.amnezia_jc",
+        env: "SEMEL_VPN_AMNEZIA_JC",
+        kind: Kind::Count(1, 128),
+        unit: "packets",
+        one_line: "AmneziaWG: how many junk packets come before a handshake.",
+        more: "The same numbers as the server's interface has. One of them makes all nine needed.",
+        ..PLAIN
+    },
+    Setting {
+        key: "vpn.amnezia_jmin",
+        env: "SEMEL_VPN_AMNEZIA_JMIN",
+        kind: Kind::Count(0, 1_280),
+        unit: "bytes",
+        one_line: "AmneziaWG: size of the smallest junk packet.",
+        ..PLAIN
+    },
+    Setting {
+        key: "vpn.amnezia_jmax",
+        env: "SEMEL_VPN_AMNEZIA_JMAX",
+        kind: Kind::Count(1, 1_280),
+        unit: "bytes",
+        one_line: "AmneziaWG: size of the largest junk packet.",
+        ..PLAIN
+    },
+    Setting {
+        key: "vpn.amnezia_s1",
+        env: "SEMEL_VPN_AMNEZIA_S1",
+        kind: Kind::Count(0, 1_280),
+        unit: "bytes",
+        one_line: "AmneziaWG: junk before the first packet of a handshake.",
+        ..PLAIN
+    },
+    Setting {
+        key: "vpn.amnezia_s2",
+        env: "SEMEL_VPN_AMNEZIA_S2",
+        kind: Kind::Count(0, 1_280),
+        unit: "bytes",
+        one_line: "AmneziaWG: junk before its answer.",
+        ..PLAIN
+    },
+    Setting {
+        key: "vpn.amnezia_h1",
+        env: "SEMEL_VPN_AMNEZIA_H1",
+        kind: Kind::Count(5, 4_294_967_295),
+        unit: "number",
+        one_line: "AmneziaWG: the number that the first packet of a handshake begins with.",
+        ..PLAIN
+    },
+    Setting {
+        key: "vpn.amnezia_h2",
+        env: "SEMEL_VPN_AMNEZIA_H2",
+        kind: Kind::Count(5, 4_294_967_295),
+        unit: "number",
+        one_line: "AmneziaWG: the number that its answer begins with.",
+        ..PLAIN
+    },
+    Setting {
+        key: "vpn.amnezia_h3",
+        env: "SEMEL_VPN_AMNEZIA_H3",
+        kind: Kind::Count(5, 4_294_967_295),
+        unit: "number",
+        one_line: "AmneziaWG: the number that a cookie begins with.",
+        ..PLAIN
+    },
+    Setting {
+        key: "vpn.amnezia_h4",
+        env: "SEMEL_VPN_AMNEZIA_H4",
+        kind: Kind::Count(5, 4_294_967_295),
+        unit: "number",
+        one_line: "AmneziaWG: the number that data begins with.",
+        ..PLAIN
+    },
+    Setting {
+        key: "vpn.key",
+        env: "SEMEL_VPN_KEY",
+        unit: "base64 of 32 random bytes, as `head -c 32 /dev/urandom | base64` prints them",
+        secret: true,
+        one_line: "The key that seals customers' private keys in the database.",
+        more: "When not given, with SQLite: a file beside the database, `<database>.vpn-key`, made at the first start; keep a copy \
+             of it. With PostgreSQL it is needed, because all copies must share it. Without it customers' files cannot be made \
+             again.",
+        ..PLAIN
+    },
+    Setting {
+        key: "vpn.trial_days",
+        env: "SEMEL_VPN_TRIAL_DAYS",
+        kind: Kind::Count(0, 365),
+        unit: "days",
+        default: Some("0"),
+        one_line: "How long a trial lasts, once per person; 0 gives none.",
+        ..PLAIN
+    },
+    Setting {
+        key: "vpn.grace_hours",
+        env: "SEMEL_VPN_GRACE_HOURS",
+        kind: Kind::Count(0, 720),
+        unit: "hours",
+        default: Some("24"),
+        one_line: "How long access goes on after its end, for who renews late.",
+        ..PLAIN
+    },
+    Setting {
+        key: "vpn.sticky_days",
+        env: "SEMEL_VPN_STICKY_DAYS",
+        kind: Kind::Count(0, 365),
+        unit: "days",
+        default: Some("30"),
+        one_line: "How long address and keys stay a customer's after access ended, so that a renewal revives the same file.",
+        ..PLAIN
+    },
+    Setting {
+        key: "vpn.quarantine_days",
+        env: "SEMEL_VPN_QUARANTINE_DAYS",
+        kind: Kind::Count(0, 365),
+        unit: "days",
+        default: Some("7"),
+        one_line: "How long an address rests before somebody else gets it.",
+        ..PLAIN
+    },
+    Setting {
+        key: "vpn.traffic_every",
+        env: "SEMEL_VPN_TRAFFIC_EVERY",
+        kind: Kind::Duration(10, DAY),
+        unit: "duration, 10s to 1d",
+        default: Some("1m"),
+        one_line: "How often handshakes and traffic are read from the interface.",
+        ..PLAIN
+    },
+    Setting {
+        key: "vpn.remind",
+        env: "SEMEL_VPN_REMIND",
+        kind: Kind::List,
+        unit: "durations separated by commas, or none",
+        default: Some("3d, 1d, 3h"),
+        one_line: "How long before the end of access customers are reminded.",
+        ..PLAIN
+    },
+    Setting {
+        key: "vpn.unconnected",
+        env: "SEMEL_VPN_UNCONNECTED",
+        kind: Kind::List,
+        unit: "durations separated by commas, or none",
+        default: Some("2h, 24h, 5d"),
+        one_line: "How long after they got their file customers are offered help who never connected.",
+        ..PLAIN
+    },
+    Setting {
+        key: "vpn.support",
+        env: "SEMEL_VPN_SUPPORT",
+        unit: "https address, or @name in Telegram",
+        one_line: "Where the help button under the instructions leads; no button when not given.",
+        ..PLAIN
+    },
+    Setting {
+        key: "vpn.name_prefix",
+        env: "SEMEL_VPN_NAME_PREFIX",
+        unit: "1 to 32 characters",
+        default: Some("vpn"),
+        one_line: "How the tunnels on customers' devices are called, before their number.",
+        more: "Names of tunnels have 15 Latin characters at most: Russian letters are rewritten, and what is too long is cut.",
         ..PLAIN
     },
     Setting {

@@ -7,7 +7,9 @@ use semel_money::Currency;
 
 use super::load::load_from;
 use super::table::{self, SECTIONS, SETTINGS};
-use super::{DatabaseUrl, Loaded, LogFormat, Networks, SettingsError, explain, load, parse, print, render_example};
+use super::{
+    Apply, DatabaseUrl, Ipv6, Loaded, LogFormat, Networks, SettingsError, explain, load, parse, print, render_example,
+};
 
 const SIGNING_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
@@ -87,7 +89,7 @@ fn nothing_given_means_the_defaults() {
     assert_eq!(settings.shop.unpaid_orders_per_customer, 5);
     assert_eq!(settings.shop.referral_reward_bp, 0);
     assert!(settings.shop.late_deliver);
-    assert!(settings.webhooks_out.is_none());
+    assert!(settings.webhooks_out.is_none() && settings.vpn.is_none());
     assert_eq!((settings.log.format, settings.log.level), (LogFormat::Text, tracing::Level::INFO));
     assert_eq!((settings.limits.body, settings.limits.connections), (256 * 1024, 1024));
     assert_eq!(settings.limits.header_timeout, Duration::from_secs(10));
@@ -186,7 +188,6 @@ fn two_names_for_one_setting_must_agree() {
 fn names_of_features_to_come_are_explained_and_ignored() {
     let names = [
         "REDIS_URL",
-        "WG_CONFIG_LOCK_PATH",
         "BROADCAST_BATCH_SIZE",
         "BROADCAST_BATCH_SLEEP",
         "MAX_BROADCAST_USERS",
@@ -616,6 +617,86 @@ fn events_go_out_signed_or_not_at_all() {
     let secret = ("SEMEL_WEBHOOKS_OUT_SECRET", SIGNING_SECRET);
     assert!(problem(from_env(&[near, secret])).contains("is not https"));
     good(from_env(&[near, secret, ("SEMEL_WEBHOOKS_OUT_ALLOW_PRIVATE", "true")]));
+}
+
+#[test]
+fn a_host_turns_the_vpn_on_and_the_rest_has_its_usual_values() {
+    let vpn = good(from_env(&[("WG_HOST", "VPN.example.com")])).settings.vpn.expect("a VPN");
+    assert_eq!((vpn.endpoint().as_str(), vpn.interface.as_str()), ("vpn.example.com:51820", "wg0"));
+    assert_eq!(vpn.config_path, Path::new("/etc/wireguard/wg0.conf"));
+    assert_eq!(vpn.lock_path, Path::new("/etc/wireguard/.wg0.conf.lock"));
+    let networks = |networks: &[ipnet::IpNet]| networks.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!((networks(&vpn.networks), vpn.networks6.len()), (vec!["10.8.0.0/24".to_owned()], 0));
+    assert_eq!((vpn.ipv6, vpn.keepalive, vpn.mtu, vpn.apply), (Ipv6::Blocked, 25, None, Apply::Interface));
+    let tunnelled: Vec<String> = vpn.allowed_ips.iter().map(ToString::to_string).collect();
+    assert_eq!(tunnelled, ["0.0.0.0/0", "::/0"]);
+    assert_eq!(vpn.key_file.as_deref(), Some(Path::new("data/semel.db.vpn-key")));
+    let day = Duration::from_secs(24 * 60 * 60);
+    assert_eq!((vpn.trial, vpn.grace, vpn.sticky, vpn.quarantine), (Duration::ZERO, day, 30 * day, 7 * day));
+    assert_eq!(vpn.remind, [3 * day, day, day / 8]);
+    assert_eq!(vpn.unconnected, [day / 12, day, 5 * day]);
+    assert!(vpn.key.is_none() && vpn.amnezia.is_none() && vpn.support.is_none());
+    let sells_only = good(from_env(&[("WG_HOST", "vpn.example.com"), ("SEMEL_VPN_APPLY", "none")]));
+    assert_eq!(sells_only.settings.vpn.expect("a VPN").apply, Apply::None);
+    let six = good(from_env(&[("SEMEL_VPN_HOST", "[2001:db8::7]")])).settings.vpn.expect("a VPN");
+    assert_eq!(six.endpoint(), "[2001:db8::7]:51820");
+}
+
+#[test]
+fn the_names_of_an_existing_vpn_are_understood_and_do_nothing_without_a_host() {
+    let names = [
+        ("WG_PORT", "51821"),
+        ("WG_DEFAULT_DNS", "9.9.9.9, vpn.lan"),
+        ("WG_CLIENT_NETWORK_CIDR", "10.9.0.1/16"),
+        ("WG_SERVER_PUBLIC_KEY", "HIgo9xNzJMWLKASShiTqIybxZ0U3wGLiUeJ1PKf8ykw="),
+        ("WG_CONFIG_LOCK_PATH", "/run/vpn/wg0.lock"),
+        ("WG_INTERFACE", "wg1"),
+        ("WG_PERSISTENT_KEEPALIVE", "0"),
+        ("WG_ALLOWED_IPS", "10.9.0.0/16"),
+        ("WG_MTU", "1380"),
+    ];
+    let off = good(from_env(&names));
+    assert!(off.settings.vpn.is_none());
+    assert_eq!(off.notices.len(), 1);
+    assert!(off.notices[0].ends_with("does nothing: `SEMEL_VPN_HOST` is not set; ignored."), "{:?}", off.notices);
+
+    let on = from_env(&[&names[..], &[("WG_HOST", "192.0.2.7")][..]].concat());
+    let vpn = good(on).settings.vpn.expect("a VPN");
+    assert_eq!((vpn.endpoint().as_str(), vpn.networks[0].to_string().as_str()), ("192.0.2.7:51821", "10.9.0.0/16"));
+    assert_eq!(vpn.dns, ["9.9.9.9", "vpn.lan"]);
+    assert_eq!(vpn.config_path, Path::new("/etc/wireguard/wg1.conf"));
+    assert_eq!(vpn.lock_path, Path::new("/run/vpn/wg0.lock"));
+    assert_eq!((vpn.ipv6, vpn.keepalive, vpn.mtu), (Ipv6::Off, 0, Some(1380)));
+    assert_eq!(vpn.server_public_key.as_deref(), Some(names[3].1));
+}
+
+#[test]
+fn what_does_not_fit_together_in_a_vpn_is_told() {
+    let with = |more: &[(&str, &str)]| from_env(&[&[("WG_HOST", "vpn.example.com")][..], more].concat());
+    let found = problem(with(&[("SEMEL_DATABASE_URL", "postgres://semel@db/semel")]));
+    assert!(
+        found.starts_with("`key` under [vpn], or `SEMEL_VPN_KEY`, is missing: it seals customers' keys"),
+        "{found}"
+    );
+    let found = problem(with(&[("SEMEL_VPN_IPV6", "routed")]));
+    assert!(found.starts_with("`network6` under [vpn], or `SEMEL_VPN_NETWORK6`, is missing"), "{found}");
+    assert_eq!(problems(with(&[("SEMEL_VPN_AMNEZIA_JC", "4")])).len(), 8);
+    let found = problem(with(&[("SEMEL_VPN_KEY", "c2hvcnQ=")]));
+    assert!(found.contains("is not the base64 of 32 bytes") && !found.contains("c2hvcnQ"), "{found}");
+    for (name, value) in [
+        ("SEMEL_VPN_INTERFACE", "wg0; reboot"),
+        ("SEMEL_VPN_NETWORK", "10.8.0.0/8"),
+        ("SEMEL_VPN_NETWORK6", "10.9.0.0/24"),
+        ("SEMEL_VPN_DNS", "1.1.1.1, not/a/name"),
+        ("SEMEL_VPN_SERVER_PUBLIC_KEY", "short"),
+        ("SEMEL_VPN_TOOL", "./wg"),
+        ("SEMEL_VPN_SUPPORT", "http://example.com"),
+        ("SEMEL_VPN_REMIND", "3d, soon"),
+        ("SEMEL_VPN_PORT", "0"),
+    ] {
+        assert!(problem(with(&[(name, value)])).starts_with(&format!("`{name}`")), "{name}");
+    }
+    assert!(problem(from_env(&[("WG_HOST", "vpn.example.com:51820")])).contains("is not a host"));
 }
 
 #[test]

@@ -3,6 +3,8 @@
 //! A wrong value gets a stand-in so that the reading goes on and every problem is found; nothing built on a stand-in is
 //! ever returned.
 
+mod vpn;
+
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -50,6 +52,7 @@ fn settings(reader: &mut Reader<'_>) -> Option<Settings> {
     let heleket = heleket(reader);
     let crystalpay = crystalpay(reader);
     let shop = shop(reader);
+    let vpn = vpn::vpn(reader, &database);
     let webhooks_out = webhooks_out(reader);
     let retention = Retention {
         inbox_days: reader.number("retention.inbox_days"),
@@ -74,6 +77,7 @@ fn settings(reader: &mut Reader<'_>) -> Option<Settings> {
         heleket,
         crystalpay,
         shop: shop?,
+        vpn,
         webhooks_out,
         retention,
         log,

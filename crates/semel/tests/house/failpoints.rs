@@ -134,6 +134,8 @@ impl Code {
     fn transactions(&self) -> BTreeSet<String> {
         let mut labels = self.given(".write", 0);
         labels.extend(self.given(".single", 0));
+        // What hands its label on to a `write`.
+        labels.extend(self.given("change", 1));
         for text in &self.0 {
             for call in calls(text, "self.run") {
                 let changes = call.args.get(1).is_some_and(|mode| matches!(*mode, "Mode::Write" | "Mode::Single"));

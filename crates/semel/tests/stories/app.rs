@@ -41,8 +41,9 @@ use semel_kernel::outbound::{Outbound, OutboundOptions};
 use semel_kernel::store::{Engine, Store, StoreError, Value as Cell};
 use semel_money::{Amount, Currency};
 use semel_sandbox::{self as outside, Delivery, Options, PaymentView, Provider, Sandbox, Truth};
-use semel_shop::Shop;
 use semel_shop::audit::{self, HookRow, Parameters, PayRow, TgRow, TruthRows};
+use semel_shop::vpn::Vpn;
+use semel_shop::{Shop, ShopParts};
 
 pub use semel::ROOMS;
 pub use semel_kernel::testing::TestStore;
@@ -81,9 +82,14 @@ pub struct Program {
 
 impl Program {
     async fn start(listener: TcpListener, settings: Settings, store: Store, chance: Chance, running: Clock) -> Program {
-        let address = listener.local_addr().expect("a bound socket has an address");
         let outbound = Outbound::new(running, chance.clone(), OutboundOptions::default()).expect("the HTTP client");
         let shop = parts::shop_with(&settings, store, outbound, chance).expect("a shop of the settings");
+        Program::of(listener, settings, shop).await
+    }
+
+    /// A program around a shop that is put together.
+    async fn of(listener: TcpListener, settings: Settings, shop: Shop) -> Program {
+        let address = listener.local_addr().expect("a bound socket has an address");
         let app = App::of(settings, shop);
         app.prepare().await.expect("the database is prepared");
         app.doors.ready.open();
@@ -197,6 +203,26 @@ impl TestShop {
     pub fn shop(&self) -> &Shop {
         self.program.shop()
     }
+
+    /// The program starts anew, with another VPN part than its settings say.
+    #[allow(dead_code, reason = "only stories about the VPN change it")]
+    pub async fn restart_with_vpn(&mut self, change: impl FnOnce(&mut Vpn)) {
+        let old = self.shop().clone();
+        let mut vpn = parts::vpn::vpn(&self.settings, &old.chance).expect("the settings' VPN part");
+        change(vpn.as_mut().expect("the settings have a VPN part"));
+        let shop = Shop::new(ShopParts {
+            store: old.store.clone(),
+            outbound: old.outbound.clone(),
+            telegram: old.telegram.clone(),
+            chance: old.chance.clone(),
+            rails: parts::rails(&self.settings).expect("the settings' providers"),
+            bot: old.bot.clone(),
+            rules: old.rules.clone(),
+            vpn,
+        });
+        self.program = Program::of(loopback().await, self.settings.clone(), shop).await;
+        self.sandbox.set_yookassa_hook_url(format!("http://{}/webhook/yookassa", self.program.api.address));
+    }
 }
 
 /// Where a simulated shop and its box are, as the outside world says it: no port stands in it, so that the same seed gives
@@ -273,7 +299,7 @@ impl TestShop {
 
     /// Every promise that does not hold at this moment, as far as the database alone can tell.
     pub async fn wrong_now(&self) -> Vec<String> {
-        let verdicts = audit::verify(&self.store.store, Parameters::default(), false).await;
+        let verdicts = audit::verify(&self.store.store, Parameters::of(self.shop()), false).await;
         broken(&verdicts.expect("the audit can ask"))
     }
 
@@ -646,7 +672,7 @@ impl TestShop {
     pub async fn wrong_at_rest(&self) -> Vec<String> {
         let mut wrong = self.left_over().await;
         let truth = truth_rows(&self.sandbox.truth());
-        let verdicts = audit::check_with_truth(&self.store.store, &truth, Parameters::default(), true).await;
+        let verdicts = audit::check_with_truth(&self.store.store, &truth, Parameters::of(self.shop()), true).await;
         wrong.extend(broken(&verdicts.expect("the audit can ask")));
         wrong
     }

@@ -16,3 +16,4 @@ mod retention;
 mod sales;
 mod self_audit;
 mod stock;
+mod vpn;

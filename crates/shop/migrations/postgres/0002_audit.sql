@@ -69,13 +69,7 @@ create view audit_run (run_id, job_id, owner, fence, outcome, started_at, ended_
 create view audit_lease (lease, owner, fence, acquired_at, expires_at, ended_at, end_kind, ended_by) as
     select lease, owner, fence, acquired_at, expires_at, ended_at, end_kind, ended_by from lease_terms;
 
-create view audit_sub (sub_id, user_id, state, paid_until) as
-    select cast(null as text), cast(null as text), cast(null as text), cast(null as bigint) where 1 = 0;
-
-create view audit_peer (peer_id, sub_id, server, ip, pubkey, state, created_at, freed_at) as
-    select cast(null as text), cast(null as text), cast(null as text), cast(null as text), cast(null as text),
-        cast(null as text), cast(null as bigint), cast(null as bigint)
-    where 1 = 0;
+-- audit_sub and audit_peer stand beside their tables, in 0004_vpn.
 
 create view audit_transition (entity, entity_id, seq, from_state, to_state, at) as
     select entity, entity_id, n, from_state, to_state, at from history where n is not null;

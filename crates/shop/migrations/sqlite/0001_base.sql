@@ -14,14 +14,19 @@ create table products (
     id text primary key,
     title text not null,
     description text not null,
-    kind text not null check (kind in ('stock', 'topup')),
+    kind text not null check (kind in ('stock', 'topup', 'vpn')),
     delivery text not null check (delivery in ('instant', 'made_to_order')),
     promise_s integer not null default 0,
     price integer not null check (price > 0),
     currency text not null,
     active integer not null,
     version integer not null default 1,
-    created_at integer not null
+    created_at integer not null,
+    -- How long access lasts and on how many devices: for a product of the kind vpn, and for no other.
+    duration_s integer check (duration_s > 0),
+    devices integer check (devices between 1 and 10),
+    check ((kind = 'vpn') = (duration_s is not null)),
+    check ((kind = 'vpn') = (devices is not null))
 ) strict;
 
 create table orders (
@@ -51,12 +56,16 @@ create table items (
     position integer not null,
     product text not null references products (id),
     title text not null,
-    kind text not null,
+    kind text not null check (kind in ('stock', 'topup', 'vpn')),
     delivery text not null,
     price integer not null,
     quantity integer not null check (quantity > 0),
     refunded integer not null default 0 check (refunded >= 0 and refunded <= quantity),
     promised_at integer,
+    -- The quote of a line of the kind vpn, and the subscription that it renews: asked for, or decided when it was paid.
+    duration_s integer check (duration_s > 0),
+    devices integer check (devices between 1 and 10),
+    subscription text,
     unique (order_id, position)
 ) strict;
 

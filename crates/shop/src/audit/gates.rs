@@ -112,7 +112,7 @@ impl Gated for DeliverMessage {
         let Some(order) = self.order.clone() else { return Ok(false) };
         let id = self.message.to_string();
         let of_order = shop.read("audit.goods", move |tx| messages::flows::of_order(tx, &order, MESSAGES)).await?;
-        Ok(of_order.iter().any(|message| message.id == id && message.kind == "goods"))
+        Ok(of_order.iter().any(|message| message.id == id && messages::hands_over(&message.kind)))
     }
 }
 

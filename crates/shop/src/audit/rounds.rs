@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use semel_kernel::args;
 use semel_kernel::clock::Time;
 use semel_kernel::jobs::{self, Claim, Ended, Job, JobError, Retry};
-use semel_kernel::store::{Store, StoreError, Tx};
+use semel_kernel::store::{StoreError, Tx};
 
 use super::stops::{self, Finding};
 use super::{PREDICATES, Parameters, find, fresh, kept, limited, sql, truth};
@@ -71,7 +71,7 @@ impl Job for NightAudit {
     }
 
     async fn run(self, shop: &Shop, claim: Claim) -> Result<Ended, JobError> {
-        let (findings, unasked) = all(&shop.store).await;
+        let (findings, unasked) = all(shop).await;
         if !findings.is_empty() {
             stops::stop(shop, &findings).await?;
         }
@@ -85,8 +85,9 @@ impl Job for NightAudit {
 }
 
 /// Every promise about all rows; and the first that could not be asked, with the reason.
-async fn all(store: &Store) -> (Vec<Finding>, Option<(&'static str, StoreError)>) {
-    let parameters = Parameters { deadline: LATE_MS, ..Parameters::default() };
+async fn all(shop: &Shop) -> (Vec<Finding>, Option<(&'static str, StoreError)>) {
+    let store = &shop.store;
+    let parameters = Parameters { deadline: LATE_MS, ..Parameters::of(shop) };
     let (mut findings, mut unasked) = (Vec::new(), None);
     for predicate in PREDICATES {
         for query in predicate.queries.iter().filter(|query| !truth::is_read_by(query)) {

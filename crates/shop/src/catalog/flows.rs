@@ -19,9 +19,13 @@ const UNITS_A_STATEMENT: usize = 1000;
 /// Puts a product on sale.
 ///
 /// # Errors
-/// [`Error::Invalid`] when title, description, price, delivery or promise make no sense.
+/// [`Error::Invalid`] when title, description, price, delivery, promise, duration or devices make no sense;
+/// [`Error::Conflict`] for access to a VPN that is not set up.
 pub fn create(tx: &mut Tx, shop: &Shop, new: NewProduct) -> Result<Product, Error> {
     let new = new.checked()?;
+    if new.kind == Kind::Vpn {
+        crate::vpn::of(shop)?;
+    }
     let now = tx.now();
     let product = Product {
         id: ProductId::new(now, &shop.chance),
@@ -34,6 +38,8 @@ pub fn create(tx: &mut Tx, shop: &Shop, new: NewProduct) -> Result<Product, Erro
         active: true,
         version: 1,
         created_at: now,
+        duration_s: new.duration_s,
+        devices: new.devices,
         stock: (new.kind == Kind::Stock).then(Levels::default),
     };
     let args = args![
@@ -46,7 +52,9 @@ pub fn create(tx: &mut Tx, shop: &Shop, new: NewProduct) -> Result<Product, Erro
         product.price.minor(),
         product.price.currency().code(),
         product.active,
-        now
+        now,
+        product.duration_s,
+        product.devices
     ];
     tx.later(sql::INSERT, args, Expect::Rows(1))?;
     history::append(tx, &Entry { event: "product made", ..entry(&product.id) })?;

@@ -17,6 +17,7 @@ use crate::{Error, Shop};
 const PAGE: i64 = 50;
 const LONGEST_PAGE: i64 = 200;
 const HOUR_S: i64 = 3600;
+const DAY_S: i64 = 24 * HOUR_S;
 
 /// `/api/v1/products` and what is under it.
 pub fn routes() -> Router<Shop> {
@@ -35,6 +36,8 @@ struct NewBody {
     description: Option<String>,
     delivery: Option<Delivery>,
     promise_hours: Option<u32>,
+    duration_days: Option<u32>,
+    devices: Option<u32>,
 }
 
 /// A price; in the shop's currency when it names none.
@@ -55,6 +58,8 @@ impl NewBody {
             delivery: self.delivery.unwrap_or(Delivery::Instant),
             promise_s: self.promise_hours.map(seconds),
             price: price.map_err(|error| Error::invalid("price.amount", error.to_string()))?,
+            duration_s: self.duration_days.map(|days| i64::from(days) * DAY_S),
+            devices: self.devices.map(i64::from),
         })
     }
 }
@@ -62,10 +67,10 @@ impl NewBody {
 fn kind(word: &str) -> Result<Kind, Error> {
     match Kind::parse(word) {
         Some(kind) => Ok(kind),
-        None if matches!(word, "vpn" | "digest") => {
-            Err(Error::invalid("kind", format!("{word} comes later; this version sells stock and topup")))
+        None if word == "digest" => {
+            Err(Error::invalid("kind", format!("{word} comes later; this version sells stock, topup and vpn")))
         }
-        None => Err(Error::invalid("kind", "write stock or topup")),
+        None => Err(Error::invalid("kind", "write stock, topup or vpn")),
     }
 }
 
@@ -119,6 +124,10 @@ struct View {
     delivery: Delivery,
     #[serde(skip_serializing_if = "Option::is_none")]
     promise_hours: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    duration_days: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    devices: Option<i64>,
     price: Amount,
     active: bool,
     version: i64,
@@ -137,6 +146,8 @@ impl From<Product> for View {
             kind: product.kind,
             delivery: product.delivery,
             promise_hours: promised.then_some(product.promise_s / HOUR_S),
+            duration_days: product.duration_s.map(|seconds| seconds / DAY_S),
+            devices: product.devices,
             price: product.price,
             active: product.active,
             version: product.version,
@@ -253,6 +264,10 @@ mod tests {
         assert_eq!(usual.price, Amount::new(500, Currency::RUB));
         let made = json!({ "title": "Key", "kind": "stock", "price": { "amount": "5" }, "delivery": "made_to_order", "promise_hours": 2 });
         assert_eq!(read(made).unwrap().promise_s, Some(7200));
+        let access =
+            json!({ "title": "VPN", "kind": "vpn", "price": { "amount": "5" }, "duration_days": 30, "devices": 3 });
+        let access = read(access).unwrap();
+        assert_eq!((access.kind, access.duration_s, access.devices), (Kind::Vpn, Some(2_592_000), Some(3)));
     }
 
     #[test]
@@ -260,9 +275,8 @@ mod tests {
         let told = |word: &str| {
             read(json!({ "title": "T", "kind": word, "price": { "amount": "5" } })).unwrap_err().to_string()
         };
-        assert_eq!(told("vpn"), "kind: vpn comes later; this version sells stock and topup");
-        assert_eq!(told("digest"), "kind: digest comes later; this version sells stock and topup");
-        assert_eq!(told("Stock"), "kind: write stock or topup");
+        assert_eq!(told("digest"), "kind: digest comes later; this version sells stock, topup and vpn");
+        assert_eq!(told("Stock"), "kind: write stock, topup or vpn");
     }
 
     #[test]
@@ -288,6 +302,8 @@ mod tests {
             active: true,
             version: 1,
             created_at: Time::from_millis(0),
+            duration_s: None,
+            devices: None,
             stock: Some(Levels { available: 3, held: 2, delivered: 1, held_back: 0 }),
         };
         let id = product.id.clone();

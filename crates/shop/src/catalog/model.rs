@@ -18,6 +18,8 @@ pub enum Kind {
     Stock,
     /// Money on the customer's balance: as much as it costs.
     Topup,
+    /// Access to the VPN: for so long, on so many devices.
+    Vpn,
 }
 
 impl Kind {
@@ -26,12 +28,13 @@ impl Kind {
         match self {
             Self::Stock => "stock",
             Self::Topup => "topup",
+            Self::Vpn => "vpn",
         }
     }
 
     /// Reads the word.
     pub fn parse(word: &str) -> Option<Self> {
-        [Self::Stock, Self::Topup].into_iter().find(|kind| kind.as_str() == word)
+        [Self::Stock, Self::Topup, Self::Vpn].into_iter().find(|kind| kind.as_str() == word)
     }
 }
 
@@ -97,6 +100,10 @@ pub struct Product {
     pub version: i64,
     /// When it was made.
     pub created_at: Time,
+    /// How many seconds of access one is; only for the kind `vpn`.
+    pub duration_s: Option<i64>,
+    /// For how many devices; only for the kind `vpn`.
+    pub devices: Option<i64>,
     /// Units of it, where a view asked for them.
     pub stock: Option<Levels>,
 }
@@ -125,7 +132,7 @@ mod tests {
 
     #[test]
     fn a_word_in_json_is_the_word_in_rows() {
-        for kind in [Kind::Stock, Kind::Topup] {
+        for kind in [Kind::Stock, Kind::Topup, Kind::Vpn] {
             assert_eq!(serde_json::to_value(kind).unwrap(), kind.as_str());
             assert_eq!(Kind::parse(kind.as_str()), Some(kind));
             assert_eq!(Kind::from_value(kind.as_str().into()), Ok(kind));
@@ -139,7 +146,7 @@ mod tests {
 
     #[test]
     fn an_unknown_word_in_a_row_is_an_error_that_quotes_it() {
-        assert_eq!(Kind::parse("vpn"), None);
+        assert_eq!(Kind::parse("digest"), None);
         let error = Delivery::from_value("later".into()).unwrap_err();
         assert_eq!(error.to_string(), "expected a manner of delivery, found later");
     }

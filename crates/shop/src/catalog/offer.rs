@@ -11,6 +11,9 @@ const HOUR_S: i64 = 3600;
 /// What is promised for a product made to order when the owner did not say.
 const USUAL_PROMISE_S: i64 = 24 * HOUR_S;
 const LONGEST_PROMISE_S: i64 = 365 * 24 * HOUR_S;
+const DAY_S: i64 = 24 * HOUR_S;
+const LONGEST_ACCESS_S: i64 = 3650 * DAY_S;
+const DEVICES_AT_MOST: i64 = 10;
 
 /// A product to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +30,10 @@ pub struct NewProduct {
     pub promise_s: Option<i64>,
     /// The price of one.
     pub price: Amount,
+    /// How many seconds of access one is. Needed for the kind `vpn`, and for no other.
+    pub duration_s: Option<i64>,
+    /// For how many devices, 1 to 10. Needed for the kind `vpn`, and for no other.
+    pub devices: Option<i64>,
 }
 
 impl NewProduct {
@@ -35,6 +42,10 @@ impl NewProduct {
         if self.kind == Kind::Topup && self.delivery == Delivery::MadeToOrder {
             return Err(Error::invalid("delivery", "a top-up is always instant: leave delivery out"));
         }
+        if self.kind == Kind::Vpn && self.delivery == Delivery::MadeToOrder {
+            return Err(Error::invalid("delivery", "access is always instant: leave delivery out"));
+        }
+        access(self.kind, self.duration_s, self.devices)?;
         let usual = (self.delivery == Delivery::MadeToOrder).then_some(USUAL_PROMISE_S);
         Ok(Self {
             title: title(&self.title)?,
@@ -92,6 +103,27 @@ impl Change {
         ];
         let words: Vec<&str> = touched.into_iter().filter(|(_, is)| *is).map(|(word, _)| word).collect();
         words.join(", ")
+    }
+}
+
+/// What is said about access is said for a product that is access, and for no other.
+fn access(kind: Kind, duration_s: Option<i64>, devices: Option<i64>) -> Result<(), Error> {
+    match (kind, duration_s, devices) {
+        (Kind::Vpn, Some(duration_s), Some(devices)) => {
+            if !(1..=LONGEST_ACCESS_S).contains(&duration_s) {
+                let most = LONGEST_ACCESS_S / DAY_S;
+                return Err(Error::invalid("duration_days", format!("between 1 and {most} days")));
+            }
+            if !(1..=DEVICES_AT_MOST).contains(&devices) {
+                return Err(Error::invalid("devices", format!("between 1 and {DEVICES_AT_MOST}, not {devices}")));
+            }
+            Ok(())
+        }
+        (Kind::Vpn, None, _) => Err(Error::invalid("duration_days", "say for how many days the access is")),
+        (Kind::Vpn, _, None) => Err(Error::invalid("devices", "say for how many devices the access is")),
+        (_, Some(_), _) => Err(Error::invalid("duration_days", "only a product of the kind vpn has a duration")),
+        (_, _, Some(_)) => Err(Error::invalid("devices", "only a product of the kind vpn has devices")),
+        (_, None, None) => Ok(()),
     }
 }
 
@@ -155,6 +187,8 @@ mod tests {
             delivery: Delivery::Instant,
             promise_s: None,
             price: Amount::new(49_900, Currency::RUB),
+            duration_s: None,
+            devices: None,
         }
     }
 
@@ -185,6 +219,20 @@ mod tests {
     }
 
     #[test]
+    fn access_says_for_how_long_and_on_how_many_devices() {
+        let month = NewProduct { kind: Kind::Vpn, duration_s: Some(30 * DAY_S), devices: Some(3), ..key() };
+        assert!(month.clone().checked().is_ok());
+        assert_eq!(field_of(NewProduct { duration_s: None, ..month.clone() }.checked()), "duration_days");
+        assert_eq!(field_of(NewProduct { duration_s: Some(0), ..month.clone() }.checked()), "duration_days");
+        assert_eq!(field_of(NewProduct { devices: None, ..month.clone() }.checked()), "devices");
+        assert_eq!(field_of(NewProduct { devices: Some(11), ..month.clone() }.checked()), "devices");
+        let later = NewProduct { delivery: Delivery::MadeToOrder, ..month };
+        assert_eq!(field_of(later.checked()), "delivery");
+        assert_eq!(field_of(NewProduct { devices: Some(1), ..key() }.checked()), "devices");
+        assert_eq!(field_of(NewProduct { duration_s: Some(DAY_S), ..key() }.checked()), "duration_days");
+    }
+
+    #[test]
     fn what_is_made_to_order_is_promised() {
         let made = NewProduct { delivery: Delivery::MadeToOrder, ..key() };
         assert_eq!(made.clone().checked().unwrap().promise_s, Some(86_400));
@@ -207,6 +255,8 @@ mod tests {
             active: true,
             version: 1,
             created_at: now,
+            duration_s: None,
+            devices: None,
             stock: None,
         };
         assert_eq!(field_of(Change { version: Some(1), ..Change::default() }.checked(&product)), "body");

@@ -7,28 +7,28 @@ use super::Product;
 use crate::shop::currency;
 
 semel_kernel::statements! {
-    INSERT = "insert into products (id, title, description, kind, delivery, promise_s, price, currency, active, version, created_at)
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, 1, $10)";
-    FIND = "select id, title, description, kind, delivery, promise_s, price, currency, active, version, created_at from products where id = $1";
+    INSERT = "insert into products (id, title, description, kind, delivery, promise_s, price, currency, active, version, created_at, duration_s, devices)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, 1, $10, $11, $12)";
+    FIND = "select id, title, description, kind, delivery, promise_s, price, currency, active, version, created_at, duration_s, devices from products where id = $1";
     /// The same with the product's row held: a stock import and a settlement that promises do not pass each other unseen.
     /// SQLite has one writer and nothing to hold.
     FIND_HELD = {
-        sqlite: "select id, title, description, kind, delivery, promise_s, price, currency, active, version, created_at from products where id = $1",
-        postgres: "select id, title, description, kind, delivery, promise_s, price, currency, active, version, created_at from products where id = $1
+        sqlite: "select id, title, description, kind, delivery, promise_s, price, currency, active, version, created_at, duration_s, devices from products where id = $1",
+        postgres: "select id, title, description, kind, delivery, promise_s, price, currency, active, version, created_at, duration_s, devices from products where id = $1
             for update",
     };
     /// Ids come as one JSON list; each engine opens it with its own function.
     PRODUCTS = {
-        sqlite: "select id, title, description, kind, delivery, promise_s, price, currency, active, version, created_at from products
+        sqlite: "select id, title, description, kind, delivery, promise_s, price, currency, active, version, created_at, duration_s, devices from products
             where id in (select value from json_each($1)) order by id",
-        postgres: "select id, title, description, kind, delivery, promise_s, price, currency, active, version, created_at from products
+        postgres: "select id, title, description, kind, delivery, promise_s, price, currency, active, version, created_at, duration_s, devices from products
             where id in (select json_array_elements_text(cast($1 as json))) order by id",
     };
     CHANGE = "update products set title = coalesce($2, title), description = coalesce($3, description), price = coalesce($4, price),
         currency = coalesce($5, currency), active = coalesce($6, active), promise_s = coalesce($7, promise_s), version = version + 1
         where id = $1 and (cast($8 as bigint) is null or version = $8)
-        returning id, title, description, kind, delivery, promise_s, price, currency, active, version, created_at";
-    LIST = "select id, title, description, kind, delivery, promise_s, price, currency, active, version, created_at from products
+        returning id, title, description, kind, delivery, promise_s, price, currency, active, version, created_at, duration_s, devices";
+    LIST = "select id, title, description, kind, delivery, promise_s, price, currency, active, version, created_at, duration_s, devices from products
         where (cast($1 as text) is null or id < $1) order by id desc limit $2";
     /// Ids come as one JSON list; each engine opens it with its own function.
     LEVELS = {
@@ -114,6 +114,8 @@ pub(super) fn product(row: &Row) -> Result<Product, StoreError> {
         active: row.get(8)?,
         version: row.get(9)?,
         created_at: row.get(10)?,
+        duration_s: row.get(11)?,
+        devices: row.get(12)?,
         stock: None,
     })
 }

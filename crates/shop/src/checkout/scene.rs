@@ -58,15 +58,42 @@ impl Scene {
     }
 }
 
-type Line = (crate::orders::ItemId, crate::catalog::ProductId, String, String, String, i64, i64, i64);
+/// A line as the statement lists it: id, product, title, kind, delivery, price, quantity, refunded, duration, devices,
+/// subscription.
+type Line = (
+    crate::orders::ItemId,
+    crate::catalog::ProductId,
+    String,
+    String,
+    String,
+    i64,
+    i64,
+    i64,
+    Option<i64>,
+    Option<i64>,
+    Option<crate::subscriptions::SubscriptionId>,
+);
 
 fn item_of(line: Line, order: &Order) -> Result<Item, StoreError> {
-    let (id, product, title, kind, delivery, price, quantity, refunded) = line;
+    let (id, product, title, kind, delivery, price, quantity, refunded, duration_s, devices, subscription) = line;
     let kind = Kind::parse(&kind).ok_or(StoreError::Decode { wanted: "a kind of product", found: kind })?;
     let delivery =
         Delivery::parse(&delivery).ok_or(StoreError::Decode { wanted: "a way of delivery", found: delivery })?;
     let price = Amount::new(price, order.currency());
-    Ok(Item { id, product, title, kind, delivery, price, quantity, refunded, promised_at: None })
+    Ok(Item {
+        id,
+        product,
+        title,
+        kind,
+        delivery,
+        price,
+        quantity,
+        refunded,
+        promised_at: None,
+        duration_s,
+        devices,
+        subscription,
+    })
 }
 
 fn json<T: DeserializeOwned>(row: &Row, index: usize) -> Result<T, StoreError> {

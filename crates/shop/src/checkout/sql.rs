@@ -37,7 +37,7 @@ semel_kernel::statements! {
             p.key, p.url, p.version, p.created_at,
             o.id, o.customer, o.state, o.currency, o.total, o.provider, o.deadline, o.version, o.created_at, o.paid_at, o.reason,
             c.id, c.telegram_id, c.email, c.phone, c.language, c.referrer, c.created_at,
-            (select json_group_array(json_array(id, product, title, kind, delivery, price, quantity, refunded))
+            (select json_group_array(json_array(id, product, title, kind, delivery, price, quantity, refunded, duration_s, devices, subscription))
                 from (select * from items where order_id = o.id order by position)),
             (select json_group_array(json_array(item, id, content_hash)) from (select u.item, u.id, u.content_hash from units u
                 join items i on i.id = u.item where i.order_id = o.id and u.state = 'held' order by u.id)),
@@ -49,7 +49,8 @@ semel_kernel::statements! {
             p.key, p.url, p.version, p.created_at,
             o.id, o.customer, o.state, o.currency, o.total, o.provider, o.deadline, o.version, o.created_at, o.paid_at, o.reason,
             c.id, c.telegram_id, c.email, c.phone, c.language, c.referrer, c.created_at,
-            (select coalesce(json_agg(json_build_array(i.id, i.product, i.title, i.kind, i.delivery, i.price, i.quantity, i.refunded)
+            (select coalesce(json_agg(json_build_array(i.id, i.product, i.title, i.kind, i.delivery, i.price, i.quantity, i.refunded, i.duration_s,
+                i.devices, i.subscription)
                 order by i.position), '[]')::text from items i where i.order_id = o.id),
             (select coalesce(json_agg(json_build_array(u.item, u.id, u.content_hash) order by u.id), '[]')::text from items i
                 cross join lateral (select * from units where item = i.id offset 0) u where i.order_id = o.id and u.state = 'held'),

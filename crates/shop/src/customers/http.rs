@@ -1,4 +1,4 @@
-//! A customer over HTTP: balances and latest orders.
+//! A customer over HTTP: balances, latest orders and subscriptions.
 
 use axum::extract::{Path, State};
 use axum::response::IntoResponse;
@@ -11,9 +11,10 @@ use serde::Serialize;
 use super::flows;
 use crate::orders::{Order, OrderId};
 use crate::web::Problem;
-use crate::{Error, Shop, ledger, orders};
+use crate::{Error, Shop, ledger, orders, subscriptions};
 
 const ORDERS: i64 = 50;
+const SUBSCRIPTIONS: i64 = 50;
 
 /// `/api/v1/customers/{telegram_id}`.
 pub fn routes() -> Router<Shop> {
@@ -25,8 +26,7 @@ struct View {
     telegram_id: i64,
     balances: Vec<Amount>,
     orders: Vec<OrderLine>,
-    /// This version sells no subscriptions; the member is part of the contract.
-    subscriptions: Vec<()>,
+    subscriptions: Vec<subscriptions::view::Line>,
 }
 
 #[derive(Serialize)]
@@ -59,6 +59,6 @@ fn view(tx: &mut Tx, telegram_id: i64) -> Result<View, Error> {
         telegram_id: customer.telegram_id,
         balances: ledger::balances(tx, &customer.id)?,
         orders: latest.into_iter().map(OrderLine::from).collect(),
-        subscriptions: Vec::new(),
+        subscriptions: subscriptions::view::list(tx, Some(telegram_id), None, None, SUBSCRIPTIONS)?,
     })
 }

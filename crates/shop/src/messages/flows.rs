@@ -7,10 +7,14 @@ use semel_kernel::store::{Expect, Row, StoreError, Tx};
 use semel_money::Amount;
 
 use super::text::Piece;
-use super::{Body, Class, DeliverMessage, Language, Message, MessageId, MessageView, New, State, sql, text};
+use super::{
+    Body, Class, DeliverMessage, GOODS, Language, Message, MessageId, MessageView, New, OfPeer, State, VPN_FILE,
+    VPN_HOWTO, VPN_QR, sql, text,
+};
 use crate::customers::Customer;
 use crate::orders::{self, Order, OrderId};
-use crate::{Error, Shop};
+use crate::vpn::PeerId;
+use crate::{Error, Shop, subscriptions};
 
 /// Writes a message and the job that sends it, unless one of its key is there. Without a bot nothing is written.
 ///
@@ -41,11 +45,102 @@ pub fn goods(tx: &mut Tx, shop: &Shop, order: &Order, customer: &Customer, part:
             dedup_key: format!("goods:{}:{part}", order.id),
             chat_id: customer.telegram_id,
             class: Class::AtLeastOnce,
-            kind: "goods",
+            kind: GOODS,
             body: Body::Goods { order: order.id.clone(), language: Language::of(customer.language.as_deref()) },
             order: Some(&order.id),
         },
     )
+}
+
+/// Queues the file of one device; once it was sent, its QR picture and the how-to follow by themselves. `part` tells the
+/// times apart at which one peer's file is sent: two calls with equal parts are one.
+///
+/// When all files of `order` were sent, what is on its way of its VPN lines counts as delivered. For a peer that is not wanted
+/// on its server any more when its turn comes nothing is sent.
+pub fn vpn_file(
+    tx: &mut Tx,
+    shop: &Shop,
+    customer: &Customer,
+    order: Option<&OrderId>,
+    peer: &PeerId,
+    device: i64,
+    part: &str,
+) -> Result<(), Error> {
+    let language = Language::of(customer.language.as_deref());
+    let of = OfPeer { peer: peer.clone(), device, language, order: order.cloned() };
+    queue(
+        tx,
+        shop,
+        New {
+            dedup_key: format!("{VPN_FILE}:{peer}:{part}"),
+            chat_id: customer.telegram_id,
+            class: Class::AtLeastOnce,
+            kind: VPN_FILE,
+            body: Body::VpnFile(of),
+            order,
+        },
+    )
+}
+
+/// Queues what comes after a message about a device: the picture after the file, the how-to after the picture. Nothing after
+/// any other. Belongs into the transaction that ends the message, so that the chain neither breaks nor doubles.
+pub(super) fn vpn_next(tx: &mut Tx, shop: &Shop, message: &Message) -> Result<(), Error> {
+    let (kind, of, body) = match &message.body {
+        Body::VpnFile(of) => (VPN_QR, of, Body::VpnQr(of.clone())),
+        Body::VpnQr(of) => (VPN_HOWTO, of, Body::VpnHowto(of.clone())),
+        Body::Text { .. } | Body::Goods { .. } | Body::VpnHowto(_) => return Ok(()),
+    };
+    queue(
+        tx,
+        shop,
+        New {
+            dedup_key: format!("{kind}:{}", message.id),
+            chat_id: message.chat_id,
+            class: Class::AtLeastOnce,
+            kind,
+            body,
+            order: of.order.as_ref(),
+        },
+    )
+}
+
+/// Settles what is on its way of the VPN lines of `order`, once none of its files is still to come: it is delivered when there
+/// was a file, and waits to be handed over again when all of them were called off. True in the latter case. Whoever writes the
+/// end of such a message calls this in the same transaction.
+pub(super) fn vpn_files_ended(tx: &mut Tx, shop: &Shop, order: &OrderId) -> Result<bool, Error> {
+    // Two files may end at once: with the order's row held, the second one sees that the first has ended.
+    orders::flows::lock(tx, order)?;
+    let row = tx.one(sql::FILES_OF_ORDER, args![order])?;
+    let (sent, to_come): (i64, i64) = (row.get(0)?, row.get(1)?);
+    match (sent, to_come) {
+        (0, 0) => orders::flows::recall_vpn(tx, shop, order),
+        (_, 0) => orders::flows::delivered_vpn(tx, shop, order).map(|()| false),
+        _ => Ok(false),
+    }
+}
+
+/// Follows from it that a device's file was called off and certainly did not arrive: it comes again when the device has
+/// access again.
+pub(super) fn vpn_file_called_off(tx: &mut Tx, shop: &Shop, of: &OfPeer) -> Result<(), Error> {
+    // The order's row comes before the peer's.
+    let order_waits = match &of.order {
+        Some(order) => vpn_files_ended(tx, shop, order)?,
+        None => false,
+    };
+    subscriptions::flows::not_given(tx, shop, &of.peer, !order_waits)
+}
+
+/// Tells a customer something about a subscription, once for each `dedup_key`. `kind` is the word in rows, `html` a text of
+/// `text::subscription`.
+pub fn notice(
+    tx: &mut Tx,
+    shop: &Shop,
+    customer: &Customer,
+    kind: &'static str,
+    dedup_key: String,
+    html: String,
+) -> Result<(), Error> {
+    notify(tx, shop, customer, kind, dedup_key, html, None)
 }
 
 /// Tells a referrer about the reward for `order`. Names nothing of the buyer.

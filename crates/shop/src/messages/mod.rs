@@ -5,15 +5,18 @@
 //! says by its [`Class`] what happens when nobody told us whether it arrived: goods and notices about money go again
 //! with the same content and the order's number in it, alerts never do. What stays untold is `unknown`, never guessed.
 //!
-//! Goods are not copied into a message: they are read when it is sent, the same content every time.
+//! Goods are not copied into a message: they are read when it is sent, the same content every time. So is the file of a VPN
+//! device; its QR picture and the how-to are messages of their own, each queued in the transaction that ends the one before.
 
 pub mod flows;
 mod model;
 mod send;
 mod silence;
 mod sql;
-mod text;
+pub(crate) mod text;
 mod verdict;
+mod vpn;
+mod vpn_text;
 
 pub use model::*;
 pub use send::DeliverMessage;

@@ -6,6 +6,7 @@ use semel_kernel::clock::Time;
 use semel_kernel::store::{FromValue, StoreError, Value};
 
 use crate::orders::OrderId;
+use crate::vpn::PeerId;
 
 semel_kernel::id!(MessageId, "msg", "A message to one chat. Travels to Telegram in `X-Request-Id`.");
 
@@ -104,6 +105,26 @@ pub enum Body {
         /// The language of the words around them.
         language: Language,
     },
+    /// The file of one device, put together when the message is sent. The picture follows it.
+    VpnFile(OfPeer),
+    /// The same as a QR picture. The how-to follows it.
+    VpnQr(OfPeer),
+    /// How to use both.
+    VpnHowto(OfPeer),
+}
+
+/// The device that a message about VPN access is for. No key and no address stands here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfPeer {
+    /// Its peer.
+    pub peer: PeerId,
+    /// Which of the subscription's devices, counted from one.
+    pub device: i64,
+    /// The language of the words.
+    pub language: Language,
+    /// The order that paid for it; none for a trial and for what the owner gave.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<OrderId>,
 }
 
 impl FromValue for Body {
@@ -116,6 +137,19 @@ impl FromValue for Body {
 
 /// What messages to the owner and helpers are about.
 pub const ALERT: &str = "alert";
+/// What messages with an order's goods are about.
+pub const GOODS: &str = "goods";
+/// What messages with the file of a device are about.
+pub const VPN_FILE: &str = "vpn_file";
+/// What messages with its QR picture are about.
+pub const VPN_QR: &str = "vpn_qr";
+/// What messages that say how to use both are about.
+pub const VPN_HOWTO: &str = "vpn_howto";
+
+/// Whether a message of this kind hands over what was bought: it waits where goods have to wait.
+pub fn hands_over(kind: &str) -> bool {
+    matches!(kind, GOODS | VPN_FILE | VPN_QR)
+}
 
 /// A message to be written.
 #[derive(Clone, Debug)]
@@ -202,6 +236,29 @@ mod tests {
         let row = serde_json::to_string(&body).expect("a body");
         assert_eq!(row, format!(r#"{{"type":"goods","order":"{order}","language":"en"}}"#));
         assert_eq!(Body::from_value(Value::Text(row)).expect("a body"), body);
+    }
+
+    #[test]
+    fn a_message_about_a_device_names_its_peer_and_holds_no_key() {
+        let (at, chance) = (Time::from_millis(0), Chance::seeded(2));
+        let (peer, order) = (PeerId::new(at, &chance), OrderId::new(at, &chance));
+        let of = |order| OfPeer { peer: peer.clone(), device: 2, language: Language::Russian, order };
+        let bodies = [
+            (Body::VpnFile(of(Some(order.clone()))), VPN_FILE, format!(r#","order":"{order}""#)),
+            (Body::VpnQr(of(None)), VPN_QR, String::new()),
+            (Body::VpnHowto(of(None)), VPN_HOWTO, String::new()),
+        ];
+        for (body, kind, rest) in bodies {
+            let row = serde_json::to_string(&body).expect("a body");
+            assert_eq!(row, format!(r#"{{"type":"{kind}","peer":"{peer}","device":2,"language":"ru"{rest}}}"#));
+            assert_eq!(Body::from_value(Value::Text(row)).expect("a body"), body);
+        }
+    }
+
+    #[test]
+    fn what_was_bought_waits_where_goods_wait_and_words_do_not() {
+        assert!(hands_over(GOODS) && hands_over(VPN_FILE) && hands_over(VPN_QR));
+        assert!(!hands_over(VPN_HOWTO) && !hands_over(ALERT) && !hands_over("balance"));
     }
 
     #[test]

@@ -11,13 +11,14 @@ use serde::{Deserialize, Serialize};
 use semel_kernel::clock::Time;
 use semel_kernel::jobs::{Claim, Ended, Job, JobError, Manner, Outcome, Retry};
 use semel_kernel::outbound::{self, Call, Pace};
-use semel_telegram::{Bot, File, ParseMode, SendDocument, SendMessage, TEXT_LIMIT, utf16_len};
+use semel_kernel::store::Tx;
+use semel_telegram::{Bot, File, ParseMode, SendDocument, SendMessage, SendPhoto, TEXT_LIMIT, utf16_len};
 
 use super::flows::{self, End, Loaded};
-use super::silence;
 use super::text::{self, Piece};
 use super::verdict::Verdict;
-use super::{ALERT, Body, Class, Message, MessageId, State};
+use super::vpn::{self, Rendered};
+use super::{ALERT, Body, Class, Message, MessageId, OfPeer, State, hands_over, silence};
 use crate::orders::OrderId;
 use crate::shop::Lanes;
 use crate::{Error, Shop, alerts, orders, safety};
@@ -123,14 +124,26 @@ impl Sending<'_> {
             return self.not_yet(Some(now + WITHOUT_BOT), "no bot is set up".into()).await;
         };
         // Money and goods must not both be the customer's: the end of the refund decides.
-        if self.goods_of().is_some() && self.refunding {
+        if hands_over(&self.message.kind) && self.refunding {
             return self.not_yet(Some(now + WHILE_REFUNDING), "a refund of the order is on its way".into()).await;
         }
-        if self.goods_of().is_some() && goods.is_empty() {
-            let state = if self.before > 0 { State::Unknown } else { State::Cancelled };
-            return self.end(state, Some("the order has no goods to hand over any more".into())).await;
-        }
-        match self.call(bot, goods).await {
+        let outgoing = match &self.message.body {
+            Body::Text { html } => plain(&self.message, html.clone()),
+            Body::Goods { .. } if goods.is_empty() => {
+                return self.nothing_left("the order has no goods to hand over any more").await;
+            }
+            Body::Goods { order, language } => with_goods(&self.message, order, text::goods(*language, order, goods)),
+            Body::VpnFile(of) | Body::VpnQr(of) | Body::VpnHowto(of) => {
+                match vpn::render(self.shop, &self.message, of).await {
+                    Ok(Rendered::Whole(outgoing)) => outgoing,
+                    Ok(Rendered::Closed) => return self.nothing_left("the device has no access any more").await,
+                    Ok(Rendered::Needless(why)) => return self.passed_over(why).await,
+                    // Nothing was sent. What is wrong with the VPN's keys or the database may be mended, so it waits.
+                    Err(error) => return self.not_yet(None, error.to_string()).await,
+                }
+            }
+        };
+        match self.call(bot, outgoing).await {
             Verdict::Sent { telegram_id } => self.sent(telegram_id).await,
             Verdict::NotYet { at, text } => self.not_yet(at.map(|at| silence::on_database(self.shop, at)), text).await,
             Verdict::Silence { seconds } => self.silence(bot, seconds).await,
@@ -144,16 +157,18 @@ impl Sending<'_> {
         }
     }
 
-    async fn call(&self, bot: &Bot, goods: &[Piece]) -> Verdict {
+    async fn call(&self, bot: &Bot, outgoing: Outgoing) -> Verdict {
         let mut call = Call::new("telegram.send", host_key(bot), outbound::Manner::Blind);
         call.pace = Some(PACE);
-        let request = match outgoing(&self.message, goods) {
-            Outgoing::Text(message) => bot.send_message(self.message.id.as_str(), &message),
-            Outgoing::File(document) => {
-                call.attempt_timeout = Duration::from_secs(30);
-                call.deadline = Duration::from_secs(45);
-                bot.send_document(self.message.id.as_str(), &document)
-            }
+        if !matches!(outgoing, Outgoing::Text(_)) {
+            call.attempt_timeout = Duration::from_secs(30);
+            call.deadline = Duration::from_secs(45);
+        }
+        let id = self.message.id.as_str();
+        let request = match outgoing {
+            Outgoing::Text(message) => bot.send_message(id, &message),
+            Outgoing::File(document) => bot.send_document(id, &document),
+            Outgoing::Photo(photo) => bot.send_photo(id, &photo),
         };
         let answer = self.shop.telegram.call(call, request).await;
         Verdict::of(answer.map(|response| bot.sent(&response)))
@@ -180,20 +195,20 @@ impl Sending<'_> {
     }
 
     async fn write_sent(&self, telegram_id: i64, trouble: Option<String>) -> Result<Ended, Error> {
-        let (id, claim, order) = (self.message.id.clone(), self.claim.clone(), self.goods_of().cloned());
-        let goods_at = self.goods_at;
+        let (message, claim, goods_at) = (self.message.clone(), self.claim.clone(), self.goods_at);
         let end =
             End { state: State::Sent, telegram_id: Some(telegram_id), error: trouble.clone(), uncertain: self.before };
         let write = self.shop.write("message.sent", move |tx, shop| {
-            flows::end(tx, &id, &end)?;
-            match (&order, &trouble) {
-                (Some(order), None) => orders::flows::delivered(tx, shop, order, goods_at)?,
-                (Some(order), Some(trouble)) => {
-                    let text = format!("The goods of order {order} were sent, but the order stays as it is: {trouble}");
-                    alerts::flows::raise(tx, shop, format!("goods-sent:{id}"), text)?;
+            flows::end(tx, &message.id, &end)?;
+            match &trouble {
+                None => arrived(tx, shop, &message, goods_at)?,
+                Some(trouble) => {
+                    if let Some(text) = unmoved(&message, trouble) {
+                        alerts::flows::raise(tx, shop, format!("goods-sent:{}", message.id), text)?;
+                    }
                 }
-                (None, _) => {}
             }
+            flows::vpn_next(tx, shop, &message)?;
             Ok(claim.finish(tx)?)
         });
         write.await
@@ -285,6 +300,25 @@ impl Sending<'_> {
         Err(JobError::Retry(text))
     }
 
+    /// What it was to hand over is not there any more. That does not prove that an earlier try did not arrive.
+    async fn nothing_left(&self, why: &str) -> Result<Ended, JobError> {
+        let state = if self.before > 0 { State::Unknown } else { State::Cancelled };
+        self.end(state, Some(why.into())).await
+    }
+
+    /// This one cannot be, and nobody misses it: the next of its chain goes.
+    async fn passed_over(&self, why: &'static str) -> Result<Ended, JobError> {
+        let (message, claim) = (self.message.clone(), self.claim.clone());
+        let state = if self.before > 0 { State::Unknown } else { State::Cancelled };
+        let end = End { state, telegram_id: None, error: Some(why.into()), uncertain: self.before };
+        let write = self.shop.write("message.passed_over", move |tx, shop| {
+            flows::end(tx, &message.id, &end)?;
+            flows::vpn_next(tx, shop, &message)?;
+            Ok(claim.finish_as(tx, outcome_of(end.state))?)
+        });
+        Ok(write.await?)
+    }
+
     /// No further try by itself. A message that may go twice becomes a dead letter, so that a person can send it again.
     async fn give_up(&self, uncertain: i64, text: String) -> Result<Ended, JobError> {
         let state = if uncertain > 0 { State::Unknown } else { State::Failed };
@@ -304,31 +338,58 @@ impl Sending<'_> {
     }
 
     async fn write_end(&self, end: End) -> Result<Ended, JobError> {
-        let (id, claim, order) = (self.message.id.clone(), self.claim.clone(), self.goods_of().cloned());
+        let (message, claim) = (self.message.clone(), self.claim.clone());
         let write = self.shop.write("message.end", move |tx, shop| {
-            flows::end(tx, &id, &end)?;
-            if let Some(order) = order.as_ref().filter(|_| end.state != State::Cancelled) {
-                alerts::flows::raise(tx, shop, format!("goods-not-sent:{id}"), undelivered(order, &end))?;
+            flows::end(tx, &message.id, &end)?;
+            if let Some(text) = undelivered(&message, &end) {
+                alerts::flows::raise(tx, shop, format!("goods-not-sent:{}", message.id), text)?;
+            }
+            if let (State::Cancelled, Body::VpnFile(of)) = (end.state, &message.body) {
+                flows::vpn_file_called_off(tx, shop, of)?;
             }
             Ok(claim.finish_as(tx, outcome_of(end.state))?)
         });
         Ok(write.await?)
     }
+}
 
-    /// The order whose goods this message hands over.
-    fn goods_of(&self) -> Option<&OrderId> {
-        match &self.message.body {
-            Body::Goods { order, .. } => Some(order),
-            Body::Text { .. } => None,
-        }
+/// What follows from it that a message reached the customer. `goods_at` is when the latest of its goods joined the order.
+fn arrived(tx: &mut Tx, shop: &Shop, message: &Message, goods_at: Time) -> Result<(), Error> {
+    match &message.body {
+        Body::Goods { order, .. } => orders::flows::delivered(tx, shop, order, goods_at),
+        Body::VpnFile(OfPeer { order: Some(order), .. }) => flows::vpn_files_ended(tx, shop, order).map(|_| ()),
+        Body::Text { .. } | Body::VpnFile(_) | Body::VpnQr(_) | Body::VpnHowto(_) => Ok(()),
     }
 }
 
-/// What the owner is told about goods that did not arrive.
-fn undelivered(order: &OrderId, end: &End) -> String {
+/// What a message hands over, in the owner's words, and where else it can be had; nothing for mere words.
+fn handed_over(message: &Message) -> Option<(String, &'static str)> {
+    match &message.body {
+        Body::Goods { order, .. } => Some((format!("The goods of order {order}"), "They stay readable over the API.")),
+        Body::VpnFile(of) => {
+            let order = of.order.as_ref().map(|order| format!(" of order {order}")).unwrap_or_default();
+            let what = format!("The VPN file{order} (device {}, {})", of.device, of.peer);
+            Some((what, "It stays readable over the API."))
+        }
+        Body::Text { .. } | Body::VpnQr(_) | Body::VpnHowto(_) => None,
+    }
+}
+
+/// What the owner is told about goods that did not arrive; nothing when there was nothing left to send.
+fn undelivered(message: &Message, end: &End) -> Option<String> {
+    if end.state == State::Cancelled {
+        return None;
+    }
+    let (what, elsewhere) = handed_over(message)?;
     let fate = if end.state == State::Unknown { "may or may not have reached" } else { "did not reach" };
     let why = end.error.as_deref().unwrap_or("no reason was given");
-    format!("The goods of order {order} {fate} the customer by Telegram: {why}. They stay readable over the API.")
+    Some(format!("{what} {fate} the customer by Telegram: {why}. {elsewhere}"))
+}
+
+/// What the owner is told when goods arrived and their order could not be told so.
+fn unmoved(message: &Message, trouble: &str) -> Option<String> {
+    let (what, _) = handed_over(message)?;
+    Some(format!("{what}: sent, but the order stays as it is: {trouble}"))
 }
 
 fn outcome_of(state: State) -> Outcome {
@@ -345,68 +406,74 @@ pub(super) fn host_key(bot: &Bot) -> String {
 }
 
 /// What is sent.
-enum Outgoing {
+pub(super) enum Outgoing {
+    /// A text.
     Text(SendMessage),
+    /// A file that arrives byte for byte.
     File(SendDocument),
+    /// A picture.
+    Photo(SendPhoto),
 }
 
-/// The same bytes for the same message, however often it is sent.
-fn outgoing(message: &Message, goods: &[Piece]) -> Outgoing {
-    let html = match &message.body {
-        Body::Text { html } => html.clone(),
-        Body::Goods { order, language } => {
-            let goods = text::goods(*language, order, goods);
-            // Counted with its tags: Telegram counts less, so what fits here fits there.
-            if utf16_len(&goods.html) > TEXT_LIMIT {
-                return Outgoing::File(SendDocument {
-                    chat_id: message.chat_id,
-                    file: File::Bytes {
-                        name: format!("order-{order}.txt"),
-                        mime: "text/plain".into(),
-                        bytes: goods.plain.into_bytes(),
-                    },
-                    caption: Some(goods.caption),
-                    parse_mode: Some(ParseMode::Html),
-                    protect: false,
-                });
-            }
-            goods.html
-        }
-    };
+/// A text in Telegram's HTML. The same bytes for the same message, however often it is sent.
+pub(super) fn plain(message: &Message, html: String) -> Outgoing {
     let mut text = SendMessage::new(message.chat_id, html);
     text.parse_mode = Some(ParseMode::Html);
     text.disable_preview = true;
     Outgoing::Text(text)
 }
 
+/// An order's goods: as a text where they fit, else as a file.
+fn with_goods(message: &Message, order: &OrderId, goods: text::Goods) -> Outgoing {
+    // Counted with its tags: Telegram counts less, so what fits here fits there.
+    if utf16_len(&goods.html) <= TEXT_LIMIT {
+        return plain(message, goods.html);
+    }
+    Outgoing::File(SendDocument {
+        chat_id: message.chat_id,
+        file: File::Bytes {
+            name: format!("order-{order}.txt"),
+            mime: "text/plain".into(),
+            bytes: goods.plain.into_bytes(),
+        },
+        caption: Some(goods.caption),
+        parse_mode: Some(ParseMode::Html),
+        buttons: Vec::new(),
+        protect: false,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use semel_kernel::clock::Chance;
 
-    use super::super::Language;
+    use super::super::{GOODS, Language, VPN_FILE};
     use super::*;
     use crate::orders::ItemId;
+    use crate::vpn::PeerId;
 
-    fn message(body: Body) -> Message {
-        let at = Time::from_millis(1_700_000_000_000);
+    const AT: Time = Time::from_millis(1_700_000_000_000);
+
+    fn message(kind: &str, body: Body) -> Message {
         Message {
-            id: MessageId::new(at, &Chance::seeded(1)),
+            id: MessageId::new(AT, &Chance::seeded(1)),
             chat_id: 42,
             class: Class::AtLeastOnce,
-            kind: "goods".into(),
+            kind: kind.into(),
             body,
             state: State::Queued,
             uncertain: 0,
-            queued_at: at,
+            queued_at: AT,
         }
     }
 
     fn goods_message(content: &str) -> (OrderId, Outgoing) {
-        let (at, chance) = (Time::from_millis(1_700_000_000_000), Chance::seeded(2));
-        let order = OrderId::new(at, &chance);
-        let message = message(Body::Goods { order: order.clone(), language: Language::Russian });
-        let goods = [(ItemId::new(at, &chance), 1, "Ключ".to_owned(), content.to_owned())];
-        (order, outgoing(&message, &goods))
+        let chance = Chance::seeded(2);
+        let (order, language) = (OrderId::new(AT, &chance), Language::Russian);
+        let message = message(GOODS, Body::Goods { order: order.clone(), language });
+        let goods = [(ItemId::new(AT, &chance), 1, "Ключ".to_owned(), content.to_owned())];
+        let outgoing = with_goods(&message, &order, text::goods(language, &order, &goods));
+        (order, outgoing)
     }
 
     #[test]
@@ -431,10 +498,29 @@ mod tests {
 
     #[test]
     fn a_text_goes_as_it_was_written() {
-        let Outgoing::Text(text) = outgoing(&message(Body::Text { html: "<b>5</b>".into() }), &[]) else {
-            panic!("a file")
-        };
-        assert_eq!(text.text, "<b>5</b>");
+        let message = message("balance", Body::Text { html: "<b>5</b>".into() });
+        let Outgoing::Text(text) = plain(&message, "<b>5</b>".into()) else { panic!("a file") };
+        assert_eq!((text.text.as_str(), text.chat_id, text.disable_preview), ("<b>5</b>", 42, true));
+    }
+
+    #[test]
+    fn the_owner_hears_of_what_did_not_arrive_and_of_nothing_else() {
+        let chance = Chance::seeded(3);
+        let (peer, order) = (PeerId::new(AT, &chance), OrderId::new(AT, &chance));
+        let of = |order| OfPeer { peer: peer.clone(), device: 2, language: Language::English, order };
+        let end = |state| End { state, telegram_id: None, error: Some("blocked".into()), uncertain: 0 };
+        let file = message(VPN_FILE, Body::VpnFile(of(Some(order.clone()))));
+        let told = undelivered(&file, &end(State::Failed)).expect("an alert");
+        assert!(told.contains(order.as_str()) && told.contains("did not reach") && told.contains("device 2"), "{told}");
+        assert!(undelivered(&file, &end(State::Unknown)).expect("an alert").contains("may or may not have reached"));
+        assert_eq!(undelivered(&file, &end(State::Cancelled)), None, "there was nothing left to send");
+        let trial = message(VPN_FILE, Body::VpnFile(of(None)));
+        assert!(undelivered(&trial, &end(State::Failed)).expect("an alert").contains(peer.as_str()));
+        for words in [Body::VpnQr(of(None)), Body::VpnHowto(of(None)), Body::Text { html: "x".into() }] {
+            assert_eq!(undelivered(&message("x", words), &end(State::Failed)), None);
+        }
+        let goods = message(GOODS, Body::Goods { order: order.clone(), language: Language::English });
+        assert!(unmoved(&goods, "locked").expect("an alert").contains(order.as_str()));
     }
 
     #[test]

@@ -48,6 +48,10 @@ semel_kernel::statements! {
     SILENCE = "select cast(value as bigint) from marks where name = $1";
     MAY_BE_SEEN = "select 1 from messages where order_id = $1 and kind = 'goods'
         and (state not in ('failed', 'cancelled') or uncertain > 0) limit 1";
+    /// Files of an order's devices: those with the customer, and those that may still come.
+    FILES_OF_ORDER = "select cast(coalesce(sum(case when state = 'sent' then 1 else 0 end), 0) as bigint),
+        cast(coalesce(sum(case when state in ('sent', 'cancelled') then 0 else 1 end), 0) as bigint)
+        from messages where order_id = $1 and kind = 'vpn_file'";
     UNCERTAIN = "select id, kind, state, order_id, uncertain, error, queued_at, ended_at from messages
         where uncertain > 0 and (cast($1 as bigint) is null or queued_at < $1) order by queued_at desc, id desc limit $2";
     OF_ORDER = "select id, kind, state, order_id, uncertain, error, queued_at, ended_at from messages

@@ -1,4 +1,4 @@
-//! Every text a customer gets, in Russian and in English.
+//! Every text a customer gets, in Russian and in English; those about VPN access stand in `vpn_text`.
 //!
 //! Everything foreign in them is escaped. A text about an order or money shows its number, so that a message that came
 //! twice is seen to be one.
@@ -7,6 +7,7 @@ use semel_money::Amount;
 use semel_telegram::html_escape;
 
 use super::Language::{self, English, Russian};
+pub(crate) use super::vpn_text::subscription;
 use crate::orders::{ItemId, OrderId};
 
 /// One piece of goods: its line, its number in the line, the line's title, and what is handed over.

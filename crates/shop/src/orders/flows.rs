@@ -6,17 +6,19 @@ use semel_kernel::history::{self, Entry};
 use semel_kernel::store::{Expect, Row, StoreError, Tx};
 use semel_money::Amount;
 
+pub use super::access::{is_access_overdue, serve_access_soon};
 pub use super::end::{cancel, expire};
-pub use super::hand_over::{delivered, resume, take_back};
+pub use super::hand_over::{delivered, delivered_vpn, recall_vpn, resume, take_back};
 pub use super::make::{NewItem, NewOrder, Placed, place};
 pub use super::pay::{fulfil, hold_again};
 pub use super::waiting::{serve_soon, serve_waiting};
 pub use super::withheld::hand_over_soon;
 
-use super::{Item, Order, OrderId, PayBy, State, sql};
+use super::{Item, ItemId, Order, OrderId, PayBy, State, sql};
 use crate::Error;
 use crate::customers::CustomerId;
 use crate::shop::currency;
+use crate::subscriptions::SubscriptionId;
 
 fn order_of(row: &Row) -> Result<Order, StoreError> {
     order_at(row, 0)
@@ -94,6 +96,9 @@ pub fn items(tx: &mut Tx, order: &OrderId) -> Result<Vec<Item>, Error> {
                 quantity: row.get(6)?,
                 refunded: row.get(7)?,
                 promised_at: row.get(8)?,
+                duration_s: row.get(10)?,
+                devices: row.get(11)?,
+                subscription: row.get(12)?,
             })
         })
         .collect()
@@ -134,6 +139,11 @@ pub fn pay_by(tx: &mut Tx, order: &mut Order, way: PayBy) -> Result<(), Error> {
     tx.later(sql::SET_PROVIDER, args![&order.id, way.as_str()], Expect::Rows(1))?;
     order.provider = way.as_str().into();
     Ok(())
+}
+
+/// Notes on a line which subscription got its time.
+pub fn renews(tx: &mut Tx, item: &ItemId, subscription: &SubscriptionId) -> Result<(), Error> {
+    Ok(tx.later(sql::RENEWS, args![item, subscription], Expect::Rows(1))?)
 }
 
 /// The beginning of a row of history about `order`.

@@ -3,12 +3,15 @@
 use semel_kernel::args;
 use semel_kernel::clock::Time;
 use semel_kernel::ids::new_id;
+use semel_kernel::jobs;
 use semel_kernel::store::{Expect, Tx, Value};
 
 use super::flows::{advance, lock};
 use super::waiting::serve_soon;
+use super::withheld::HandOver;
 use super::{Item, Order, OrderId, State, sql};
 use crate::catalog::{self, Held};
+use crate::subscriptions::Step;
 use crate::{Error, Shop, events, safety};
 
 /// Notes that the message with the order's goods, those that had joined it by `goods_at`, reached the customer.
@@ -18,6 +21,27 @@ pub fn delivered(tx: &mut Tx, shop: &Shop, id: &OrderId, goods_at: Time) -> Resu
     tx.later(sql::DELIVERED, args![id, now, goods_at], Expect::Any)?;
     let count = Count::read(tx, id)?;
     settle_state(tx, shop, &mut order, &count, "telegram")
+}
+
+/// Notes that the messages with an order's access reached the customer.
+pub fn delivered_vpn(tx: &mut Tx, shop: &Shop, id: &OrderId) -> Result<(), Error> {
+    let mut order = lock(tx, id)?;
+    let now = tx.now();
+    tx.later(sql::DELIVERED_VPN, args![id, now], Expect::Any)?;
+    let count = Count::read(tx, id)?;
+    settle_state(tx, shop, &mut order, &count, "telegram")
+}
+
+/// Notes that the messages with an order's access were called off and nothing of it reached the customer: it is handed over
+/// once its peers are on the server again. True when there was any on its way. The order's row must be held.
+pub fn recall_vpn(tx: &mut Tx, shop: &Shop, id: &OrderId) -> Result<bool, Error> {
+    let now = tx.now();
+    if tx.execute(sql::RECALL_VPN, args![id, now])? == 0 {
+        return Ok(false);
+    }
+    // They may be there again already, or never be.
+    jobs::enqueue(tx, &HandOver { order: id.clone() }, now, &shop.chance)?;
+    Ok(true)
 }
 
 /// Lets an order go on after a refund that left something of it: from the state `after` that it had before, and on to what
@@ -81,6 +105,14 @@ pub(super) struct Count {
 }
 
 impl Count {
+    /// Counts a line of access.
+    pub(super) fn add(&mut self, item: &Item, step: Step) {
+        match step {
+            Step::Waits | Step::Sending => self.moving += item.quantity,
+            Step::Delivered => self.done += item.quantity,
+        }
+    }
+
     pub(super) fn read(tx: &mut Tx, order: &OrderId) -> Result<Self, Error> {
         let mut count = Self::default();
         for row in tx.rows(sql::COUNTS, args![order])? {

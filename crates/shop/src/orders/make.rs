@@ -12,7 +12,8 @@ use super::flows::entry;
 use super::{ExpireOrder, Item, ItemId, Order, OrderId, PayBy, State, sql};
 use crate::catalog::{self, Delivery, Kind, Product, ProductId};
 use crate::customers::{self, Customer, NewCustomer};
-use crate::{Error, Shop};
+use crate::subscriptions::{self, SubscriptionId};
+use crate::{Error, Shop, vpn};
 
 const ITEMS_AT_MOST: usize = 50;
 const UNITS_AT_MOST: i64 = 1000;
@@ -38,6 +39,10 @@ pub struct NewItem {
     /// How many; one when left out.
     #[serde(default = "one")]
     pub quantity: i64,
+    /// For access: the subscription of this customer that it shall renew. Left out, it is the newest that it fits, or a new
+    /// one.
+    #[serde(default)]
+    pub subscription: Option<String>,
 }
 
 fn one() -> i64 {
@@ -73,6 +78,10 @@ pub fn place(tx: &mut Tx, shop: &Shop, new: &NewOrder) -> Result<Placed, Error> 
     let ids: Vec<ProductId> = wanted.iter().map(|(id, _)| id.clone()).collect();
     let products = catalog::flows::products(tx, &ids)?;
     let (lines, total) = quote(&wanted, &products)?;
+    let mut renewed = Vec::with_capacity(lines.len());
+    for (index, ((product, _), asked)) in lines.iter().zip(&new.items).enumerate() {
+        renewed.push(renews(tx, shop, &customer, product, asked, index)?);
+    }
 
     let now = tx.now();
     let order = Order {
@@ -91,7 +100,7 @@ pub fn place(tx: &mut Tx, shop: &Shop, new: &NewOrder) -> Result<Placed, Error> 
         args![&order.id, &order.customer, total.currency().code(), total.minor(), &order.provider, order.deadline, now];
     tx.later(sql::INSERT, args, Expect::Rows(1))?;
     let mut items = Vec::with_capacity(lines.len());
-    for (position, (product, quantity)) in lines.into_iter().enumerate() {
+    for (position, ((product, quantity), subscription)) in lines.into_iter().zip(renewed).enumerate() {
         let item = Item {
             id: ItemId::new(now, &shop.chance),
             product: product.id.clone(),
@@ -102,6 +111,9 @@ pub fn place(tx: &mut Tx, shop: &Shop, new: &NewOrder) -> Result<Placed, Error> 
             quantity,
             refunded: 0,
             promised_at: None,
+            duration_s: product.duration_s,
+            devices: product.devices,
+            subscription,
         };
         let position = i64::try_from(position).unwrap_or(i64::MAX);
         let args = args![
@@ -113,7 +125,10 @@ pub fn place(tx: &mut Tx, shop: &Shop, new: &NewOrder) -> Result<Placed, Error> 
             item.kind.as_str(),
             item.delivery.as_str(),
             item.price.minor(),
-            quantity
+            quantity,
+            item.duration_s,
+            item.devices,
+            item.subscription.clone()
         ];
         tx.later(sql::INSERT_ITEM, args, Expect::Rows(1))?;
         items.push(item);
@@ -126,6 +141,30 @@ pub fn place(tx: &mut Tx, shop: &Shop, new: &NewOrder) -> Result<Placed, Error> 
         jobs::enqueue(tx, &ExpireOrder { order: order.id.clone() }, order.deadline, &shop.chance)?;
     }
     Ok(Placed { order, items, customer, pay_by })
+}
+
+/// The subscription that a line names, if it may: nobody shall pay for what cannot be.
+fn renews(
+    tx: &mut Tx,
+    shop: &Shop,
+    customer: &Customer,
+    product: &Product,
+    asked: &NewItem,
+    index: usize,
+) -> Result<Option<SubscriptionId>, Error> {
+    let field = || format!("items[{index}].subscription");
+    let Some(devices) = product.devices.filter(|_| product.kind == Kind::Vpn) else {
+        return match asked.subscription {
+            None => Ok(None),
+            Some(_) => Err(Error::invalid(field(), "only access renews a subscription: leave it out")),
+        };
+    };
+    vpn::of(shop)?;
+    let Some(text) = &asked.subscription else { return Ok(None) };
+    let id = SubscriptionId::parse(text)
+        .ok_or_else(|| Error::invalid(field(), "this is not the id of a subscription, which looks like sub_…"))?;
+    subscriptions::flows::renewable(tx, &customer.id, &id, devices)?;
+    Ok(Some(id))
 }
 
 fn wanted(items: &[NewItem]) -> Result<Vec<(ProductId, i64)>, Error> {

@@ -3,6 +3,7 @@
 //! An order is made in one transaction with its held stock, its payment and the jobs that look after both. Its state
 //! changes only along [`TRANSITIONS`], each change once, each with a row in the history.
 
+mod access;
 mod deadline;
 mod end;
 pub mod flows;
@@ -17,6 +18,7 @@ mod view;
 mod waiting;
 mod withheld;
 
+pub use access::ServeAccess;
 pub use deadline::ExpireOrder;
 pub use model::*;
 pub use sql::STATEMENTS;
@@ -30,5 +32,5 @@ use crate::Shop;
 
 /// Teaches `workers` this feature's jobs.
 pub fn jobs(workers: Workers<Shop>) -> Workers<Shop> {
-    workers.with::<ExpireOrder>().with::<ServeWaiting>().with::<HandOver>()
+    workers.with::<ExpireOrder>().with::<ServeWaiting>().with::<ServeAccess>().with::<HandOver>()
 }

@@ -5,6 +5,7 @@ use semel_money::{Amount, Currency};
 
 use crate::catalog::{Delivery, Kind, ProductId};
 use crate::customers::CustomerId;
+use crate::subscriptions::SubscriptionId;
 
 semel_kernel::id!(OrderId, "ord", "An order.");
 semel_kernel::id!(ItemId, "itm", "One line of an order.");
@@ -181,4 +182,10 @@ pub struct Item {
     pub refunded: i64,
     /// When it is promised, for what is made to order.
     pub promised_at: Option<Time>,
+    /// How many seconds of access one is; only for the kind `vpn`.
+    pub duration_s: Option<i64>,
+    /// For how many devices; only for the kind `vpn`.
+    pub devices: Option<i64>,
+    /// The subscription that it renews: the one that was asked for, and once it is paid the one that got the time.
+    pub subscription: Option<SubscriptionId>,
 }

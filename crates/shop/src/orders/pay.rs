@@ -4,6 +4,7 @@ use semel_kernel::jobs;
 use semel_kernel::store::{Expect, Tx};
 use semel_money::Amount;
 
+use super::access;
 use super::flows::advance;
 use super::hand_over::{Count, deliveries, delivery, settle_state};
 use super::waiting::take_or_promise;
@@ -55,6 +56,12 @@ pub fn fulfil(
             continue;
         }
         sold = sold.checked_add(sum)?;
+        if item.kind == Kind::Vpn {
+            let Some(step) = access::sell(tx, shop, order, item, customer)? else { continue };
+            rows.extend((1..=item.quantity).map(|n| delivery(tx, shop, item, n, None, step.delivery())));
+            count.add(item, step);
+            continue;
+        }
         let units = match item.delivery {
             Delivery::Instant => held.iter().filter(|held| held.item == item.id).cloned().collect(),
             Delivery::MadeToOrder => take_or_promise(tx, order, item)?,

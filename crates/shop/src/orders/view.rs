@@ -67,6 +67,9 @@ pub struct ItemView {
     /// When it is promised, for what is made to order.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub promised_at: Option<String>,
+    /// The subscription that it renews, for access.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subscription: Option<String>,
     /// What was delivered.
     pub goods: Vec<String>,
 }
@@ -127,6 +130,7 @@ impl OrderView {
             quantity: item.quantity,
             price: item.price,
             promised_at: item.promised_at.map(|at| at.to_string()),
+            subscription: item.subscription.map(|id| id.to_string()),
         });
         let items = items.collect();
         let payments: Vec<PaymentView> = checkout::flows::of_order(tx, id)?.iter().map(PaymentView::from).collect();

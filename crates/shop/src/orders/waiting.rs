@@ -15,6 +15,7 @@ use semel_kernel::clock::Time;
 use semel_kernel::jobs::{self, Claim, Ended, Job, JobError, Retry};
 use semel_kernel::store::{Expect, Row, StoreError, Tx};
 
+use super::access::serve_access_soon;
 use super::flows::{items, lock};
 use super::hand_over::{Count, deliveries, settle_state};
 use super::{Item, ItemId, Order, OrderId, sql};
@@ -148,6 +149,9 @@ pub fn serve_soon(tx: &mut Tx, shop: &Shop, order: &OrderId) -> Result<(), Error
     for row in tx.rows(sql::UNSERVED, args![order])? {
         let job = ServeWaiting { product: row.get(0)?, order: order.clone() };
         jobs::enqueue(tx, &job, now, &shop.chance)?;
+    }
+    if tx.first(sql::LACKS_ACCESS, args![order])?.is_some() {
+        serve_access_soon(tx, shop)?;
     }
     Ok(())
 }

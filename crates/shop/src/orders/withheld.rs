@@ -11,6 +11,7 @@ use semel_kernel::args;
 use semel_kernel::jobs::{self, Claim, Ended, Job, JobError, Retry};
 use semel_kernel::store::Tx;
 
+use super::access::{self, serve_access_soon};
 use super::flows::lock;
 use super::hand_over::{Count, settle_state};
 use super::{OrderId, State, sql};
@@ -26,10 +27,12 @@ pub fn hand_over_soon(tx: &mut Tx, shop: &Shop) -> Result<(), Error> {
     for row in tx.rows(sql::WITHHELD, &[])? {
         jobs::enqueue(tx, &HandOver { order: row.get(0)? }, now, &shop.chance)?;
     }
-    Ok(())
+    // In safe mode no address is given out either.
+    if shop.vpn.is_some() { serve_access_soon(tx, shop) } else { Ok(()) }
 }
 
-/// Hands over what was withheld from one order, but for units that are still held back.
+/// Hands over what was withheld from one order, but for units that are still held back; and access whose peers are on the
+/// server.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct HandOver {
     /// The order.
@@ -63,7 +66,8 @@ impl Job for HandOver {
             let at = tx.now() + WHILE_REFUNDING;
             Ok(claim.again(tx, at)?)
         });
-        Ok(ended.await?)
+        // Whoever waits for goods is not forgotten because of one error: it is tried again, whatever it was.
+        ended.await.map_err(|error| JobError::Retry(error.to_string()))
     }
 }
 
@@ -77,14 +81,15 @@ fn hand_over(tx: &mut Tx, shop: &Shop, id: &OrderId, part: &str) -> Result<bool,
     let by_message = shop.delivers_by_message();
     let now = tx.now();
     let state = if by_message { "sending" } else { "delivered" };
-    if tx.execute(sql::HAND_OVER, args![id, state, now])? == 0 {
-        return Ok(true);
-    }
-    if by_message {
+    let goods = tx.execute(sql::HAND_OVER, args![id, state, now])? > 0;
+    if goods && by_message {
         let customer = customers::flows::find(tx, &order.customer)?;
         messages::flows::goods(tx, shop, &order, &customer, part)?;
     }
-    let count = Count::read(tx, id)?;
-    settle_state(tx, shop, &mut order, &count, "restore")?;
+    let access = access::hand_over(tx, shop, id)?;
+    if goods || access {
+        let count = Count::read(tx, id)?;
+        settle_state(tx, shop, &mut order, &count, if goods { "restore" } else { "vpn" })?;
+    }
     Ok(true)
 }

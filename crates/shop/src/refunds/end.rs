@@ -13,7 +13,7 @@ use crate::checkout::{Payment, PaymentId, PaymentState};
 use crate::ledger::{self, Account, Origin, Posting};
 use crate::orders::flows as order_flows;
 use crate::orders::{Order, State};
-use crate::{Error, Shop, alerts, customers, events, messages, referrals};
+use crate::{Error, Shop, alerts, customers, events, messages, referrals, subscriptions};
 
 /// For so long a repeat of a refund's call is certainly known by its key: YooKassa forgets keys after 24 hours.
 pub(super) const KEY_LIFE: Duration = Duration::from_secs(20 * 3600);
@@ -114,6 +114,9 @@ pub(super) fn succeed(
         order_flows::serve_soon(tx, shop, &order.id)?;
         referrals::flows::reverse(tx, shop, &order.id)?;
     }
+    // Time that was bought goes back with its money, also after it was handed over.
+    let gone = rows::given_back(tx, &order.id)?;
+    subscriptions::refund::refunded(tx, shop, order, gone)?;
     let customer = customers::flows::find(tx, &order.customer)?;
     let target = if through.is_some() { "provider" } else { "balance" };
     messages::flows::notify_refund(tx, shop, &customer, &order.id, amount, target)?;

@@ -3,4 +3,4 @@
 pub use super::begin::begin;
 pub use super::look::{look, sweep};
 pub use super::outside::found;
-pub use super::rows::{find, is_running};
+pub use super::rows::{find, given_back, is_running};

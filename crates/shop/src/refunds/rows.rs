@@ -7,6 +7,7 @@ use semel_money::Amount;
 use super::{Refund, RefundId, sql};
 use crate::Error;
 use crate::checkout::PaymentId;
+use crate::orders::OrderId;
 use crate::shop::currency;
 
 fn refund_of(row: &Row) -> Result<Refund, StoreError> {
@@ -45,6 +46,11 @@ pub(super) fn live(tx: &mut Tx, payment: &PaymentId) -> Result<Option<Refund>, E
 /// Whether a refund of `payment` is on its way.
 pub fn is_running(tx: &mut Tx, payment: &PaymentId) -> Result<bool, Error> {
     Ok(tx.first(sql::LIVE, args![payment])?.is_some())
+}
+
+/// What of an order's money has gone back so far, in smallest units.
+pub fn given_back(tx: &mut Tx, order: &OrderId) -> Result<i64, Error> {
+    Ok(tx.one(sql::GIVEN_BACK, args![order])?.get(0)?)
 }
 
 /// Writes a refund; `target` is its word in rows.

@@ -9,6 +9,9 @@ semel_kernel::statements! {
     /// What goes or went back of an order. Money that did not pay it is not part of it.
     GIVEN = "select cast(coalesce(sum(amount), 0) as bigint) from refunds
         where order_id = $1 and state in ('pending', 'succeeded') and target <> 'elsewhere'";
+    /// What of it has gone back.
+    GIVEN_BACK = "select cast(coalesce(sum(amount), 0) as bigint) from refunds
+        where order_id = $1 and state = 'succeeded' and target <> 'elsewhere'";
     SET_PROVIDER_ID = "update refunds set provider_refund_id = $2 where id = $1 and provider_refund_id is null
         and not exists (select 1 from refunds other where other.provider_refund_id = $2)";
     /// Only for a call that certainly did nothing.

@@ -15,7 +15,7 @@ use super::{Reconcile, Reconciled, Restored, SAFE_MODE, SafeMode, sql};
 use crate::catalog::flows as catalog;
 use crate::catalog::{Held, ProductId};
 use crate::shop::Lanes;
-use crate::{Error, Shop, alerts, messages, orders};
+use crate::{Error, Shop, alerts, messages, orders, vpn};
 
 /// How long a job waits before it looks again whether safe mode is over. Its end brings the job forward.
 const LOOK_AGAIN: Duration = Duration::from_secs(600);
@@ -291,8 +291,12 @@ pub async fn leave(shop: &Shop, reason: String, force: bool, actor: String) -> R
         let detail = format!("{reason}{forced}");
         history::append(tx, &Entry { event: "left", actor: Some(&actor), detail: Some(&detail), ..entry() })?;
         orders::flows::hand_over_soon(tx, shop)?;
+        // Until now nobody was cut off from the VPN; whose time was over all the same goes now.
+        for server in vpn::servers::list(tx)? {
+            vpn::flows::soon(tx, shop, &server.id)?;
+        }
         tx.execute(sql::HASTEN, args![format!("{SAFE_MODE}%")])?;
-        for lane in [Lanes::MONEY, Lanes::MESSAGES, Lanes::EVENTS, Lanes::CARE] {
+        for lane in [Lanes::MONEY, Lanes::MESSAGES, Lanes::EVENTS, Lanes::CARE, Lanes::VPN] {
             tx.wake(lane);
         }
         let text = format!("Safe mode was ended by {actor}: {detail}");

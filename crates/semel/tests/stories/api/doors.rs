@@ -76,7 +76,8 @@ async fn every_address_of_the_contract_is_there() {
                 assert_eq!(status, 404, "{method} {path} is of the machine and not of the network");
                 continue;
             }
-            let address = path.replace("{telegram_id}", "1").replace("{id}", "1");
+            let named = [("{telegram_id}", "1"), ("{id}", "1"), ("{ip}", "10.8.0.2"), ("{token}", "x")];
+            let address = named.iter().fold(path.clone(), |path, (name, value)| path.replace(name, value));
             assert!(!address.contains('{'), "an unknown parameter in {path}");
             let status = anonymous(&shop, method.clone(), &address).await.status;
             assert!(!matches!(status, 404 | 405 | 500..), "{method} {path} answers a stranger with {status}");

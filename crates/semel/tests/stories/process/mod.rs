@@ -12,4 +12,5 @@ mod owner_mistakes;
 mod program;
 mod restore;
 mod sender;
+mod vpn;
 mod wake;

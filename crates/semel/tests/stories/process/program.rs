@@ -13,8 +13,10 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
@@ -746,6 +748,107 @@ impl World {
         let (status, answer) = exchanged(stream, request).await.expect("the box answers");
         assert_eq!(status, 200, "YooKassa does it: {}", String::from_utf8_lossy(&answer));
         serde_json::from_slice(&answer).expect("YooKassa speaks JSON")
+    }
+}
+
+/// What stands in the `wg0.conf` of [`World::sells_vpn`] before any customer: the owner's own lines, which nothing changes.
+#[allow(dead_code, reason = "for the campaigns that include this file")]
+pub const OWN_CONF: &str = "# the owner's own words
+[Interface]
+Address = 10.8.0.1/24
+ListenPort = 51820
+PrivateKey = BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=
+SaveConfig = false
+
+[Peer]
+# friendly_name = the owner's laptop
+PublicKey = CQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQk=
+AllowedIPs = 10.99.0.2/32
+";
+
+/// VPN access, for who sells it.
+#[allow(dead_code, reason = "for the campaigns that include this file")]
+impl World {
+    /// Gives the program one more setting, from its next start on.
+    pub fn set(&mut self, name: &str, value: impl Into<String>) {
+        self.settings.insert(name.to_owned(), value.into());
+    }
+
+    /// Makes `name` a private folder below this world's, and answers where it really lies, whatever links lead there.
+    pub fn private_folder(&self, name: &str) -> PathBuf {
+        let folder = fs::canonicalize(self.folder.path()).expect("the world has a folder").join(name);
+        DirBuilder::new().mode(0o700).create(&folder).expect("a private folder");
+        folder
+    }
+
+    /// Lets the program sell VPN access over a `wg0.conf` of its own, which begins as [`OWN_CONF`] in a folder where nothing
+    /// else lies. Answers that file. Peers are brought to the file only, and nothing looks at it between two starts unless
+    /// something changes.
+    pub fn sells_vpn(&mut self) -> PathBuf {
+        let file = self.private_folder("wg").join("wg0.conf");
+        write_private(&file, OWN_CONF);
+        if !matches!(self.database, Database::File(_)) {
+            // Beside an SQLite file the program makes one by itself.
+            self.set("SEMEL_VPN_KEY", "BQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQU=");
+        }
+        self.set("SEMEL_VPN_HOST", "vpn.example.com");
+        self.set("SEMEL_VPN_CONFIG_PATH", file.to_string_lossy());
+        self.set("SEMEL_VPN_APPLY", "file");
+        self.set("SEMEL_VPN_TRAFFIC_EVERY", "1h");
+        file
+    }
+}
+
+/// Writes a file that only its owner may read.
+#[allow(dead_code, reason = "for the campaigns that include this file")]
+pub fn write_private(path: &Path, text: &str) {
+    let made = File::options().write(true).create(true).truncate(true).mode(0o600).open(path);
+    made.and_then(|mut file| file.write_all(text.as_bytes())).expect("a private file");
+}
+
+/// VPN access, for who buys it.
+#[allow(dead_code, reason = "for the campaigns that include this file")]
+impl Program {
+    /// A product that gives VPN access. Answers its id.
+    pub async fn access(&self, days: u32, devices: u32) -> String {
+        let price = json!({ "amount": "299.00", "currency": "RUB" });
+        let new = json!({ "title": "VPN", "kind": "vpn", "price": price, "duration_days": days, "devices": devices });
+        let made = self.door.post("/api/v1/products", &new).await;
+        assert_eq!(made.status, 201, "a product is made: {}", made.text);
+        text(&made.body["id"])
+    }
+
+    /// Gives a customer access that nobody paid for. Answers the subscription's id.
+    pub async fn grant(&self, customer: i64, devices: u32) -> String {
+        // Nothing is given out before somebody looked whose addresses are in use.
+        self.vpn_settles(30).await;
+        let gift =
+            json!({ "customer": { "telegram_id": customer }, "days": 30, "devices": devices, "reason": "a gift" });
+        let made = self.door.post("/api/v1/subscriptions", &gift).await;
+        assert_eq!(made.status, 201, "access is given: {}", made.text);
+        text(&made.body["id"])
+    }
+
+    /// Takes a subscription away.
+    pub async fn revoke(&self, subscription: &str) {
+        let path = format!("/api/v1/subscriptions/{subscription}/revoke");
+        let revoked = self.door.post(&path, &json!({ "reason": "resold" })).await;
+        assert_eq!(revoked.body["state"], "revoked", "access is taken away: {}", revoked.text);
+    }
+
+    /// Waits until the VPN server's file, and its interface if it has one, are as the database wants them.
+    pub async fn vpn_settles(&self, seconds: u64) {
+        let patience = Patience::of("file and interface are as the database wants them", seconds);
+        loop {
+            let server = self.door.get("/api/v1/servers/local").await;
+            if server.body["in_step"] == true {
+                let plan = self.door.get("/api/v1/servers/local/plan").await;
+                if plan.body["in_step"] == true {
+                    return;
+                }
+            }
+            patience.wait().await;
+        }
     }
 }
 

@@ -1,0 +1,60 @@
+//! Another key for a device: a fresh one of ours, or one that the customer brings.
+//!
+//! The old peer is freed at once and a new one takes its place with an address of its own: the old address rests like any
+//! other, because whoever holds the old key may go on sending. Of the old private key nothing is left.
+
+use semel_kernel::args;
+use semel_kernel::store::Tx;
+use semel_wireguard::key::PublicKey;
+
+use super::peers::{self, Keys};
+use super::{PeerId, PeerState, apply, of, servers, sql};
+use crate::{Error, Shop, subscriptions};
+
+/// Gives the device of `peer` fresh keys and a new address; its old file works no more. Answers the new peer.
+///
+/// # Errors
+/// [`Error::Conflict`] when the peer is not wanted now, or no address is free.
+pub fn rotate(tx: &mut Tx, shop: &Shop, peer: &PeerId) -> Result<PeerId, Error> {
+    replace(tx, shop, peer, &Keys::fresh(shop))
+}
+
+/// Gives the device of `peer` the customer's own public key and a new address. The private key never was here, and the file
+/// says so in its place. Answers the new peer.
+///
+/// # Errors
+/// [`Error::Invalid`] for the server's own key or a key of zeros; [`Error::Conflict`] when another peer has the key, the peer
+/// is not wanted now, or no address is free.
+pub fn own_key(tx: &mut Tx, shop: &Shop, peer: &PeerId, key: PublicKey) -> Result<PeerId, Error> {
+    let old = peers::find(tx, peer)?;
+    let server = servers::find(tx, &old.server)?;
+    if key == server.public_key || key.0 == [0; 32] {
+        return Err(Error::invalid("public_key", "this is not a key of a client"));
+    }
+    if tx.first(sql::KEY_TAKEN, args![&old.server, key.to_string()])?.is_some() {
+        return Err(Error::Conflict("a peer of this server has this key already".into()));
+    }
+    replace(tx, shop, peer, &Keys::of_customer(shop, key))
+}
+
+fn replace(tx: &mut Tx, shop: &Shop, peer: &PeerId, keys: &Keys) -> Result<PeerId, Error> {
+    of(shop)?;
+    let old = peers::find(tx, peer)?;
+    // The subscription's row comes before its peers, whoever changes them.
+    let sub = subscriptions::flows::lock(tx, &old.subscription)?;
+    let mut old = peers::held(tx, peer)?;
+    if !matches!(old.state, PeerState::Pending | PeerState::Active) {
+        return Err(Error::Conflict(format!(
+            "peer {peer} is {}: only the key of one that is wanted is replaced",
+            old.state.as_str()
+        )));
+    }
+    let lots = peers::claim(tx, &sub.server, 1)?;
+    let Some(ips) = lots.and_then(|lots| lots.into_iter().next()) else {
+        return Err(Error::Conflict("no address is free for the new key: the old one rests first".into()));
+    };
+    peers::advance(tx, shop, &mut old, PeerState::Freed, None)?;
+    let new = peers::add(tx, shop, &sub, old.device, keys, &ips, "issued in place of another")?;
+    apply::soon(tx, shop, &sub.server)?;
+    Ok(new)
+}
