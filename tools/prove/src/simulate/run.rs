@@ -721,6 +721,8 @@ impl Life {
         let fit = orders.filter(|(_, o)| !o.by_balance && o.given() == 0 && sort(o) != Sort::Topup && fits(o));
         let fit: Vec<usize> = fit.map(|(index, _)| index).collect();
         let Some(index) = pick(&fit, n) else { return };
+        // What is older than a provider's list is learned from its notice alone.
+        let told = told || index < self.model.old;
         let order = self.model.orders[index].clone();
         let (by, there) = (order.tries[0].by, order.tries[0].there.clone());
         let shown = self.get(&format!("/api/v1/orders/{}", order.id)).await.1;
@@ -911,6 +913,11 @@ impl Life {
         self.deliver(Hooks::All).await;
         self.work().await;
         self.model.old = self.model.orders.len();
+        // The hourly look at the providers' lists, which reach back two days, is not skipped.
+        let hour = Duration::from_secs(3_700);
+        self.skipped += hour;
+        self.shop.advance(hour).await;
+        self.work().await;
         let long = Duration::from_secs(u64::from(days) * 86_400);
         self.skipped += long;
         self.shop.advance(long).await;

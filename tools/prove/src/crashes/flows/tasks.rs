@@ -33,6 +33,7 @@ impl Flow for Tasks {
 
     fn prepare<'a>(&'a mut self, stage: &'a Stage) -> Step<'a> {
         Box::pin(async move {
+            stage.with_vpn(super::vpn::NETWORK);
             stage.start_plain().await;
             let product = stage.product(&keys(3)).await;
             self.sale = stage.order(&product, "yookassa").await;

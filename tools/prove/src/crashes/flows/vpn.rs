@@ -96,7 +96,7 @@ impl Stage {
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).expect("a private folder");
         let foreign = key(99).public();
         let conf = format!(
-            "# mine\n[Interface]\nAddress = 10.8.0.1/24\nListenPort = 51820\nPrivateKey = {}\nPostUp = true # kept\n\n\
+            "# mine\n[Interface]\nAddress = 10.8.0.1/16\nListenPort = 51820\nPrivateKey = {}\nPostUp = true # kept\n\n\
              [Peer]\n# the owner's laptop\nPublicKey = {foreign}\nAllowedIPs = {FOREIGN}\n",
             key(1).to_base64().as_str()
         );

@@ -75,6 +75,9 @@ impl Flow for VpnHand {
             let file = json!({ "file": stage.conf_text(), "dry_run": false });
             stage.by_hand("/api/v1/servers/local/import", &file, "import", &[200]).await;
             stage.by_hand("/api/v1/servers/local/apply", &json!({}), "apply", &[202]).await;
+            for what in ["close", "open"] {
+                stage.by_hand(&format!("/api/v1/servers/far/{what}"), &json!({}), what, &[200]).await;
+            }
         })
     }
 
