@@ -2,7 +2,7 @@
 
 pub mod postgres;
 mod sender;
-mod vpn;
+pub(crate) mod vpn;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,7 +61,11 @@ pub struct App {
 
 impl App {
     /// Puts the parts together on an open database. Starts nothing but the intake, which waits for notices.
-    pub fn build(settings: Settings, store: Store, chance: Chance) -> anyhow::Result<App> {
+    ///
+    /// # Errors
+    /// When a part cannot be made of its setting; also when the VPN's key is lost: a new one would open nothing.
+    pub async fn build(settings: Settings, store: Store, chance: Chance) -> anyhow::Result<App> {
+        vpn::refuse_lost_key(&settings, &store).await?;
         let shop = parts::shop(&settings, store, chance)?;
         Ok(Self::of(settings, shop))
     }

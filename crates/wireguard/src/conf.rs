@@ -105,6 +105,26 @@ pub struct Interface {
     pub save_config: bool,
 }
 
+impl Interface {
+    /// Whether the server has an address inside of the whole `network`, so that its machine knows the way to every device
+    /// there: an interface reaches only the networks of its own addresses.
+    pub fn covers(&self, network: &IpNet) -> bool {
+        self.addresses.iter().any(|own| own.contains(&network.trunc()))
+    }
+}
+
+/// The lines that an `[Interface]` lacks when it does not cover `network`: its address there, and the way out.
+pub fn lines_for(network: &IpNet) -> Vec<String> {
+    let network = network.trunc();
+    let tool = if network.addr().is_ipv4() { "iptables" } else { "ip6tables" };
+    let first = network.hosts().find(|ip| *ip != network.network());
+    let address = first.map(|first| format!("Address = {first}/{}", network.prefix_len()));
+    let way = |moment: &str, verb: &str| {
+        format!("{moment} = {tool} -t nat {verb} POSTROUTING -s {network} -o OUTSIDE -j MASQUERADE")
+    };
+    address.into_iter().chain([way("PostUp", "-A"), way("PostDown", "-D")]).collect()
+}
+
 /// Why a file cannot be read, in which line, and what to do about it. No value of the file is repeated: it may be a secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("line {line}: {problem}")]

@@ -76,6 +76,18 @@ pub enum FileError {
         /// The line and what is wrong with it.
         problem: ConfError,
     },
+    /// The file, which describes a running interface, does not say what that interface is. Written by us it would bring up
+    /// nothing at the next start of the machine.
+    #[error(
+        "{} {what}, so peers are not written into it: put it back from your copy (a new one would have another key, and no \
+         customer's device would connect)", .path.display()
+    )]
+    NoInterface {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: &'static str,
+    },
     /// What was about to be written is not a whole `wg0.conf`, so it was not.
     #[error("what {} should become is not a whole file", .path.display())]
     NotWhole {
@@ -157,7 +169,30 @@ pub fn update(paths: &ConfPath, deadline: Duration, make: impl FnMut(&Conf) -> V
 pub fn update_with(
     paths: &ConfPath,
     deadline: Duration,
+    make: impl FnMut(&Conf) -> Vec<u8>,
+    steps: &dyn Steps,
+) -> Result<Written, FileError> {
+    change(paths, deadline, make, false, steps)
+}
+
+/// As [`update_with`], for the file of an interface: one that is not there, or has no `[Interface]`, is not written.
+///
+/// # Errors
+/// As [`update`], and [`FileError::NoInterface`].
+pub fn update_of_interface(
+    paths: &ConfPath,
+    deadline: Duration,
+    make: impl FnMut(&Conf) -> Vec<u8>,
+    steps: &dyn Steps,
+) -> Result<Written, FileError> {
+    change(paths, deadline, make, true, steps)
+}
+
+fn change(
+    paths: &ConfPath,
+    deadline: Duration,
     mut make: impl FnMut(&Conf) -> Vec<u8>,
+    has_interface: bool,
     steps: &dyn Steps,
 ) -> Result<Written, FileError> {
     let path = paths.file.as_path();
@@ -167,7 +202,11 @@ pub fn update_with(
     sweep(path);
     for _ in 0..TRIES {
         let before = Before::read(path)?;
-        let after = Zeroizing::new(make(&before.conf(path)?));
+        let conf = before.conf(path)?;
+        if has_interface && !conf.interface().present {
+            return Err(no_interface(path, &before));
+        }
+        let after = Zeroizing::new(make(&conf));
         if *after == *before.bytes && before.is_private() {
             return Ok(Written { changed: false });
         }
@@ -187,6 +226,24 @@ pub fn update_with(
 /// When it cannot be read or understood.
 pub fn read(path: &Path) -> Result<Conf, FileError> {
     Before::read(path)?.conf(path)
+}
+
+/// As [`read`], for the file of an interface.
+///
+/// # Errors
+/// As [`read`], and [`FileError::NoInterface`].
+pub fn read_of_interface(path: &Path) -> Result<Conf, FileError> {
+    let before = Before::read(path)?;
+    let conf = before.conf(path)?;
+    match conf.interface().present {
+        true => Ok(conf),
+        false => Err(no_interface(path, &before)),
+    }
+}
+
+fn no_interface(path: &Path, before: &Before) -> FileError {
+    let what = if before.meta.is_none() { "is not there any more" } else { "has no [Interface]" };
+    FileError::NoInterface { path: path.to_owned(), what }
 }
 
 /// Writes the new file beside the old one and puts it in its place. False: somebody else changed the old one meanwhile.

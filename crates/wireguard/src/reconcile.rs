@@ -173,7 +173,7 @@ pub async fn reconcile_keeping(
     keep: &Keep,
     steps: &Arc<dyn Steps>,
 ) -> Result<Report, ReconcileError> {
-    let of_file = bring_file(target.conf(), wanted, ours, keep, steps).await?;
+    let of_file = bring_file(target, wanted, ours, keep, steps).await?;
     match target {
         Target::File(_) => of_file.end(),
         Target::Both { interface, tool, .. } => {
@@ -185,8 +185,13 @@ pub async fn reconcile_keeping(
 /// What [`reconcile`] would do, without doing it.
 ///
 /// # Errors
-/// When the file or the interface cannot be read.
+/// When the file or the interface cannot be read, or a run would refuse the file.
 pub async fn drift(target: &Target, wanted: &[Peer], ours: &BTreeSet<PublicKey>) -> Result<Drift, ReconcileError> {
+    if let Target::Both { conf, .. } = target {
+        let path = conf.file.clone();
+        let read = spawn_blocking(move || file::read_of_interface(&path).map(drop));
+        read.await.map_err(ReconcileError::BrokeOff)??;
+    }
     compare(target, wanted, ours, true).await
 }
 
@@ -266,21 +271,21 @@ impl Half {
 }
 
 async fn bring_file(
-    paths: &ConfPath,
+    target: &Target,
     wanted: &[Peer],
     ours: &BTreeSet<PublicKey>,
     keep: &Keep,
     steps: &Arc<dyn Steps>,
 ) -> Result<Half, ReconcileError> {
-    let (paths, wanted, ours, keep) = (paths.clone(), wanted.to_vec(), ours.clone(), keep.clone());
+    let (target, wanted, ours, keep) = (target.clone(), wanted.to_vec(), ours.clone(), keep.clone());
     let steps = Arc::clone(steps);
     // Whoever waits for it may go away: it goes on to its end, and the lock keeps the next one waiting.
-    let work = move || bring_file_now(&paths, &wanted, &ours, &keep, steps.as_ref());
+    let work = move || bring_file_now(&target, &wanted, &ours, &keep, steps.as_ref());
     spawn_blocking(work).await.map_err(ReconcileError::BrokeOff)?
 }
 
 fn bring_file_now(
-    paths: &ConfPath,
+    target: &Target,
     wanted: &[Peer],
     ours: &BTreeSet<PublicKey>,
     keep: &Keep,
@@ -296,7 +301,12 @@ fn bring_file_now(
         let rest: Vec<Peer> = wanted.iter().filter(|peer| !refused.contains(&peer.public_key)).cloned().collect();
         conf.reconciled_keeping(&rest, ours, keep)
     };
-    let written = file::update_with(paths, LOCK_WAIT, make, steps)?;
+    let paths = target.conf();
+    let written = match target {
+        Target::File(_) => file::update_with(paths, LOCK_WAIT, make, steps)?,
+        // What comes up with the interface: a file of peers alone in its place would bring up none.
+        Target::Both { .. } => file::update_of_interface(paths, LOCK_WAIT, make, steps)?,
+    };
 
     let conf = file::read(&paths.file)?;
     let (seen, outside) = (conf.seen(), conf.outside());
@@ -642,6 +652,34 @@ mod tests {
         assert!(matches!(error, ReconcileError::File(FileError::Conf { .. })), "{error}");
         assert_eq!(server.calls("show"), 0);
         assert!(drift(&server.target, &[], &server.ours).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_file_that_vanished_or_lost_its_interface_is_not_made_anew() {
+        let server = Server::new().await;
+        server.run(&peers([1])).await.unwrap();
+        let file = &server.target.conf().file;
+        let before = std::fs::read(file).unwrap();
+        std::fs::remove_file(file).unwrap();
+        let shown = server.calls("show");
+        let error = server.run(&peers([1, 2])).await.unwrap_err();
+        assert!(matches!(error, ReconcileError::File(FileError::NoInterface { .. })), "{error}");
+        assert!(error.to_string().contains("is not there any more"), "{error}");
+        assert!(!file.exists() && server.calls("show") == shown, "nothing is touched");
+        assert!(drift(&server.target, &peers([1]), &server.ours).await.is_err(), "and no plan promises it");
+
+        std::fs::write(file, format!("[Peer]\nPublicKey = {}\n", key(900))).unwrap();
+        let error = server.run(&peers([1, 2])).await.unwrap_err();
+        assert!(error.to_string().contains("has no [Interface]"), "{error}");
+        std::fs::write(file, before).unwrap();
+        server.run(&peers([1, 2])).await.unwrap();
+        assert!(server.is_right(&peers([1, 2])).await);
+
+        // A file without an interface is made where there is none: whoever loads it knows why.
+        let alone =
+            ConfPath { file: server.folder.path().join("new.conf"), lock: server.folder.path().join("new.lock") };
+        reconcile(&Target::File(alone.clone()), &peers([1]), &server.ours).await.unwrap();
+        assert!(alone.file.exists());
     }
 
     struct FailAt(&'static str);

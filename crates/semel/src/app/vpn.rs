@@ -1,9 +1,13 @@
 //! The VPN at start: the right key, and the server as the settings have it.
 
+use std::path::Path;
+
 use semel_kernel::args;
-use semel_kernel::store::{Engine, StoreError};
+use semel_kernel::store::{Engine, Store, StoreError};
 use semel_shop::vpn::servers;
 use semel_shop::{Error, Shop};
+
+use crate::settings::Settings;
 
 /// A sealed text begins with its version and the id of the key that sealed it.
 const LATEST: &str = "select preshared_key from peers where state <> 'freed' order by id desc limit 1";
@@ -17,6 +21,42 @@ const CHANGE_KEY: &str =
     "insert into marks (name, value) values ('vpn_key', $1) on conflict (name) do update set value = excluded.value";
 const ANY_SERVER: &str = "select 1 from servers limit 1";
 
+/// Which key sealed the customers' keys that this database has now; none when it has none, or is not made yet.
+///
+/// # Errors
+/// When the database does not answer.
+pub(crate) async fn sealed_with(store: &Store) -> Result<Option<String>, StoreError> {
+    let rows = match store.rows("vpn.key", LATEST, &[]).await {
+        Ok(rows) => rows,
+        // Before the first start there are no tables.
+        Err(StoreError::Statement(_)) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let Some(row) = rows.first() else { return Ok(None) };
+    let sealed: String = row.get(0)?;
+    Ok(Some(sealed.split('.').nth(1).unwrap_or_default().to_owned()))
+}
+
+/// Refuses to go on where the key is made when it is missing, and customers' keys are there that only the lost one opens.
+pub(super) async fn refuse_lost_key(settings: &Settings, store: &Store) -> anyhow::Result<()> {
+    let Some(path) = settings.vpn.as_ref().and_then(|vpn| vpn.key_file.as_ref()).filter(|path| !path.exists()) else {
+        return Ok(());
+    };
+    match sealed_with(store).await? {
+        None => Ok(()),
+        Some(of) => Err(anyhow::anyhow!(lost(path, &of))),
+    }
+}
+
+/// What is wrong when the key of the file at `path` is lost.
+pub(crate) fn lost(path: &Path, of: &str) -> String {
+    format!(
+        "the VPN's key {} is not there, and the keys of VPN customers in this database were sealed with it (it is {of}): put \
+         your copy back. No new one is made, because it would open none of them",
+        path.display()
+    )
+}
+
 /// Makes the VPN ready, where there is one.
 ///
 /// # Errors
@@ -25,12 +65,11 @@ const ANY_SERVER: &str = "select 1 from servers limit 1";
 pub(super) async fn begin(shop: &Shop) -> Result<(), Error> {
     let Some(vpn) = &shop.vpn else { return without(shop).await };
     let ours = vpn.sealing.id();
-    let rows = shop.store.rows("vpn.key", LATEST, &[]).await?;
-    if let Some(row) = rows.first() {
-        let sealed: String = row.get(0)?;
-        check_key(sealed.split('.').nth(1).unwrap_or_default(), &ours)?;
+    let sealed_with = sealed_with(&shop.store).await?;
+    if let Some(of) = &sealed_with {
+        check_key(of, &ours)?;
     }
-    let is_first = rows.is_empty() && shop.store.engine() == Engine::Sqlite;
+    let is_first = sealed_with.is_none() && shop.store.engine() == Engine::Sqlite;
     let id = ours.clone();
     let noted: Result<String, StoreError> = shop
         .store

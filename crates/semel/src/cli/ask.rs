@@ -52,7 +52,7 @@ impl Asker {
         }
         let store = parts::open_store(&settings, Clock::system())?;
         let shared = settings.database_listen_url.is_some().then(|| store.clone());
-        let app = App::build(settings, store, Chance::system())?;
+        let app = App::build(settings, store, Chance::system()).await?;
         app.prepare_for_commands().await?;
         if let Some(store) = &shared {
             store.note_wakes();
@@ -249,6 +249,9 @@ async fn product(asker: &Asker, verb: ProductVerb) -> anyhow::Result<ExitCode> {
             out::lines(&out::table(&["PRODUCT", "KIND", "PRICE", "STOCK", "TITLE"], &rows))
         }
         ProductVerb::Create { title, price, currency, kind, days, devices } => {
+            if kind == "vpn" {
+                anyhow::ensure!(days.is_some(), "duration_days: say for how many days the access is, as in --days 30");
+            }
             let price = match currency {
                 Some(currency) => json!({ "amount": price, "currency": currency }),
                 None => json!({ "amount": price }),

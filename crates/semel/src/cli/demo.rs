@@ -78,7 +78,7 @@ pub async fn demo(args: DemoArgs) -> anyhow::Result<ExitCode> {
     serve::start_log(&loaded.settings);
     let again = local::missing_database(&loaded.settings).is_none();
     let store = serve::open_alone(&loaded.settings)?;
-    let app = App::build(loaded.settings, store, chance.clone())?;
+    let app = App::build(loaded.settings, store, chance.clone()).await?;
     app.prepare().await?;
     mark(&app).await?;
     let (product, access) = catalog(&app, &chance).await?;

@@ -247,7 +247,7 @@ enum ProductVerb {
         #[arg(long, default_value = "stock")]
         kind: String,
         /// How many days of access one gives; only for vpn
-        #[arg(long)]
+        #[arg(long, value_parser = whole, allow_negative_numbers = true)]
         days: Option<u32>,
         /// For how many devices, 1 to 10; only for vpn, there 1 when left out
         #[arg(long)]
@@ -386,7 +386,7 @@ enum SubVerb {
         #[arg(value_name = "TELEGRAM_ID", value_parser = telegram_id, allow_negative_numbers = true)]
         customer: i64,
         /// How long
-        #[arg(long)]
+        #[arg(long, value_parser = whole, allow_negative_numbers = true)]
         days: u32,
         /// For how many devices
         #[arg(long, default_value_t = 1)]
@@ -395,12 +395,18 @@ enum SubVerb {
         #[arg(long)]
         reason: String,
     },
+    /// Begin a trial of `vpn.trial_days`; a person has one, for ever
+    Trial {
+        /// The customer's Telegram id
+        #[arg(value_name = "TELEGRAM_ID", value_parser = telegram_id, allow_negative_numbers = true)]
+        customer: i64,
+    },
     /// Add time that nobody paid for
     Extend {
         /// The subscription's id
         id: String,
         /// How much
-        #[arg(long)]
+        #[arg(long, value_parser = whole, allow_negative_numbers = true)]
         days: u32,
         /// Why
         #[arg(long)]
@@ -497,6 +503,10 @@ fn statuses() -> String {
 
 fn telegram_id(text: &str) -> Result<i64, String> {
     text.parse().map_err(|_| "write a Telegram id, which is a number such as 123456789".to_owned())
+}
+
+fn whole(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| "write a whole number such as 30".to_owned())
 }
 
 fn page_size(text: &str) -> Result<u32, String> {

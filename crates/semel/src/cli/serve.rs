@@ -80,7 +80,7 @@ pub async fn serve(loaded: Loaded) -> anyhow::Result<ExitCode> {
         );
     }
     let listen = settings.listen;
-    let app = App::build(settings, store, Chance::system())?;
+    let app = App::build(settings, store, Chance::system()).await?;
     let listener = TcpListener::bind(listen)
         .await
         .map_err(|error| anyhow!("cannot listen on {listen}: {error}; choose another with --listen or `listen`"))?;

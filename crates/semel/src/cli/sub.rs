@@ -15,7 +15,15 @@ pub async fn sub(asker: &Asker, verb: SubVerb) -> anyhow::Result<ExitCode> {
         SubVerb::Grant { customer, days, devices, reason } => {
             let body =
                 json!({ "customer": { "telegram_id": customer }, "days": days, "devices": devices, "reason": reason });
-            out::lines(&page(&asker.post("/api/v1/subscriptions", body).await?))
+            let made = asker.post("/api/v1/subscriptions", body).await?;
+            let others = asker.get(&format!("/api/v1/subscriptions?limit=200&customer={customer}")).await;
+            // It is given, whether or not the others can be told.
+            let beside = others.map(|others| beside(&made, &others)).unwrap_or_default();
+            out::lines(&format!("{}{beside}", page(&made)))
+        }
+        SubVerb::Trial { customer } => {
+            let body = json!({ "customer": { "telegram_id": customer } });
+            out::lines(&page(&asker.post("/api/v1/subscriptions/trial", body).await?))
         }
         SubVerb::Extend { id, days, reason } => {
             act(asker, &id, "extend", json!({ "days": days, "reason": reason })).await
@@ -48,6 +56,11 @@ async fn list(asker: &Asker, customer: Option<i64>, state: Option<String>, limit
         path.push_str(&format!("&state={state}"));
     }
     let answer = asker.get(&path).await?;
+    if answer["next_cursor"].is_string() {
+        out::complain(&format!(
+            "there are more than these {limit}: --limit shows up to 200, --customer and --state fewer"
+        ));
+    }
     let rows = rows(&answer, |row| {
         vec![
             text(&row["id"]),
@@ -58,6 +71,17 @@ async fn list(asker: &Asker, customer: Option<i64>, state: Option<String>, limit
         ]
     });
     out::lines(&out::table(&["SUBSCRIPTION", "CUSTOMER", "STATE", "PAID UNTIL", "DEVICES"], &rows))
+}
+
+/// What an owner may not have meant: that the customer has others, which a gift does not make longer.
+fn beside(made: &Value, others: &Value) -> String {
+    let lives = |one: &&Value| one["id"] != made["id"] && one["state"] != "revoked";
+    let ids: Vec<String> = list_of(&others["items"]).filter(lives).map(|one| text(&one["id"])).collect();
+    let them = if ids.len() == 1 { "it" } else { "one of them" };
+    match ids.as_slice() {
+        [] => String::new(),
+        _ => format!("\nIt stands beside {}; `semel sub extend` adds to {them}.\n", ids.join(", ")),
+    }
 }
 
 /// A subscription as a page of text.
@@ -150,6 +174,17 @@ mod tests {
         ] {
             assert!(shown.lines().any(|found| found == line), "{line} is missing in\n{shown}");
         }
+    }
+
+    #[test]
+    fn a_gift_beside_another_subscription_says_so() {
+        let made = json!({ "id": "sub_3" });
+        let others = |items: Value| json!({ "items": items });
+        let old = json!({ "id": "sub_1", "state": "expired" });
+        let over = json!({ "id": "sub_2", "state": "revoked" });
+        assert_eq!(beside(&made, &others(json!([{ "id": "sub_3", "state": "active" }, over]))), "");
+        let told = beside(&made, &others(json!([{ "id": "sub_3", "state": "active" }, old])));
+        assert_eq!(told, "\nIt stands beside sub_1; `semel sub extend` adds to it.\n");
     }
 
     #[test]

@@ -22,6 +22,8 @@ const SERVER: &str = "/api/v1/servers/local";
 /// How long `apply` watches.
 const WATCHED: usize = 60;
 const LOOK: Duration = Duration::from_millis(500);
+/// After so many looks trouble that was there before is there still.
+const STALE: usize = 2;
 /// Peers in one request: well below the usual limit of a body.
 const PIECE: usize = 400;
 
@@ -52,6 +54,12 @@ fn page(plan: &Value) -> String {
     }
     for place in ["file", "interface"] {
         let there = &plan[place];
+        for key in list(&there["yours"]) {
+            lines.push(format!(
+                "{place:<10} ! {} is yours and has no access any more: delete it in the file",
+                text(key)
+            ));
+        }
         for (what, sign) in [("add", "+"), ("change", "~"), ("remove", "-"), ("foreign", "?")] {
             for key in there[what].as_array().into_iter().flatten() {
                 lines.push(format!("{place:<10} {sign} {}", text(key)));
@@ -75,9 +83,20 @@ async fn apply(asker: &Asker) -> anyhow::Result<ExitCode> {
         return out::lines("it is written down, and `semel serve` does it when it runs");
     }
     let mut shown = before.clone();
-    for _ in 0..WATCHED {
+    let mut told = false;
+    for n in 0..WATCHED {
         tokio::time::sleep(LOOK).await;
         shown = asker.get(SERVER).await?;
+        let trouble = shown["trouble"].as_str();
+        // What was wrong before may be over at the first look.
+        let is_new = shown["trouble"] != before["trouble"] || n >= STALE;
+        if let Some(trouble) = trouble.filter(|_| is_new && !told) {
+            told = true;
+            let interface = text(&shown["interface"]);
+            out::complain(&format!(
+                "it failed and is tried again for a while: {trouble}. Is the interface up: wg-quick up {interface}"
+            ));
+        }
         if shown["in_step"] == true && shown["applied_at"] != before["applied_at"] {
             return out::lines("file and interface are as they are wanted");
         }
@@ -241,13 +260,14 @@ mod tests {
     fn a_plan_reads_like_a_diff() {
         let shown = page(&json!({
             "in_step": false, "whole": false,
-            "file": { "add": ["A="], "change": [], "remove": ["B="], "foreign": [] },
+            "file": { "add": ["A="], "change": [], "remove": ["B="], "foreign": [], "yours": ["E="] },
             "interface": { "add": [], "change": ["C="], "remove": [], "foreign": ["D="] },
         }));
         for line in ["file       + A=", "file       - B=", "interface  ~ C=", "interface  ? D="] {
             assert!(shown.lines().any(|found| found == line), "{line} is missing in\n{shown}");
         }
         assert!(shown.starts_with("file       somebody changed"));
+        assert!(shown.contains("file       ! E= is yours"), "{shown}");
         let alone = page(&json!({ "in_step": true, "whole": true, "file": { "add": [] }, "interface": null }));
         assert!(alone.ends_with("everything is as it is wanted") && alone.contains("to the file only"));
     }

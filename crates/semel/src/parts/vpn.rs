@@ -107,6 +107,23 @@ fn public_key(given: &settings::Vpn, interface: io::Result<Interface>) -> anyhow
     }
 }
 
+/// The key that these settings give, as it is now; none when its file is not there. Makes none.
+///
+/// # Errors
+/// When there is one that cannot be read.
+pub fn key_in_place(given: &settings::Vpn) -> anyhow::Result<Option<SealingKey>> {
+    let text = match (&given.key, &given.key_file) {
+        (Some(key), _) => key.expose().to_owned(),
+        (None, None) => return Ok(None),
+        (None, Some(path)) => match fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).with_context(|| format!("cannot read the VPN's key {}", path.display())),
+        },
+    };
+    Ok(Some(SealingKey::from_bytes(decoded(text.trim()).context("the VPN's key")?)))
+}
+
 /// The key of the settings, or that of the file beside the database, which is made when it is not there.
 fn sealing_key(given: &settings::Vpn, chance: &Chance) -> anyhow::Result<[u8; 32]> {
     if let Some(key) = &given.key {

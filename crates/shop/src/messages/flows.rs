@@ -1,11 +1,14 @@
 //! Writing messages, and writing what became of them.
 
+use std::time::Duration;
+
 use semel_kernel::args;
 use semel_kernel::clock::Time;
-use semel_kernel::jobs::{self, JobId};
+use semel_kernel::jobs::{self, Job, JobId};
 use semel_kernel::store::{Expect, Row, StoreError, Tx};
 use semel_money::Amount;
 
+use super::send::Turn;
 use super::text::Piece;
 use super::{
     Body, Class, DeliverMessage, GOODS, Language, Message, MessageId, MessageView, New, OfPeer, State, VPN_FILE,
@@ -16,12 +19,22 @@ use crate::orders::{self, Order, OrderId};
 use crate::vpn::PeerId;
 use crate::{Error, Shop, subscriptions};
 
+/// How much later than the one before it the file of a device leaves, where the end of the one before does not call it. That
+/// one may be held up for long, and then nobody waits for it.
+const TURN: Duration = Duration::from_secs(60);
+
 /// Writes a message and the job that sends it, unless one of its key is there. Without a bot nothing is written.
 ///
 /// The message leaves after the commit. Where a message of this key was there, the job finds no row and ends.
 pub fn queue(tx: &mut Tx, shop: &Shop, new: New<'_>) -> Result<(), Error> {
+    let now = tx.now();
+    write(tx, shop, new, now, Turn::default()).map(|_| ())
+}
+
+/// The same for a message that leaves at `at` and has its turn among others. Its id; none without a bot.
+fn write(tx: &mut Tx, shop: &Shop, new: New<'_>, at: Time, turn: Turn) -> Result<Option<MessageId>, Error> {
     if shop.bot.is_none() {
-        return Ok(());
+        return Ok(None);
     }
     let now = tx.now();
     let id = MessageId::new(now, &shop.chance);
@@ -32,8 +45,10 @@ pub fn queue(tx: &mut Tx, shop: &Shop, new: New<'_>) -> Result<(), Error> {
         args![&id, new.dedup_key, new.chat_id, new.class.as_str(), new.kind, body, order, now],
         Expect::Any,
     )?;
-    jobs::enqueue(tx, &DeliverMessage { message: id, order: new.order.cloned() }, now, &shop.chance)?;
-    Ok(())
+    let Turn { next, several } = turn;
+    let job = DeliverMessage { message: id.clone(), order: new.order.cloned(), next, several };
+    jobs::enqueue(tx, &job, at, &shop.chance)?;
+    Ok(Some(id))
 }
 
 /// Queues the message with all goods of `order`. `part` tells the messages of one order's deliveries apart.
@@ -52,56 +67,78 @@ pub fn goods(tx: &mut Tx, shop: &Shop, order: &Order, customer: &Customer, part:
     )
 }
 
-/// Queues the file of one device; once it was sent, its QR picture and the how-to follow by themselves. `part` tells the
-/// times apart at which one peer's file is sent: two calls with equal parts are one.
+/// The file of one device that is to be sent.
+#[derive(Clone, Debug)]
+pub struct DeviceFile {
+    /// Its peer.
+    pub peer: PeerId,
+    /// Which of the subscription's devices, counted from one.
+    pub device: i64,
+    /// Tells the times apart at which one peer's file is sent: two with equal parts are one.
+    pub part: String,
+}
+
+/// Queues the files of devices that are handed over together, in this order: each file, then its QR picture, then the next
+/// device; and after the last picture one how-to for all. A device whose file is held up lets the next one go after a while.
 ///
 /// When all files of `order` were sent, what is on its way of its VPN lines counts as delivered. For a peer that is not wanted
 /// on its server any more when its turn comes nothing is sent.
-pub fn vpn_file(
+pub fn vpn_files(
     tx: &mut Tx,
     shop: &Shop,
     customer: &Customer,
     order: Option<&OrderId>,
-    peer: &PeerId,
-    device: i64,
-    part: &str,
+    files: &[DeviceFile],
 ) -> Result<(), Error> {
     let language = Language::of(customer.language.as_deref());
-    let of = OfPeer { peer: peer.clone(), device, language, order: order.cloned() };
-    queue(
-        tx,
-        shop,
-        New {
+    let (now, several) = (tx.now(), files.len() > 1);
+    let mut next = None;
+    // From the last to the first: each has to know the one after it.
+    for (place, file) in files.iter().enumerate().rev() {
+        let at = now + TURN * u32::try_from(place).unwrap_or(u32::MAX);
+        let DeviceFile { peer, device, part } = file;
+        let of = OfPeer { peer: peer.clone(), device: *device, language, order: order.cloned() };
+        let new = New {
             dedup_key: format!("{VPN_FILE}:{peer}:{part}"),
             chat_id: customer.telegram_id,
             class: Class::AtLeastOnce,
             kind: VPN_FILE,
             body: Body::VpnFile(of),
             order,
-        },
-    )
+        };
+        next = write(tx, shop, new, at, Turn { next, several })?;
+    }
+    Ok(())
 }
 
-/// Queues what comes after a message about a device: the picture after the file, the how-to after the picture. Nothing after
-/// any other. Belongs into the transaction that ends the message, so that the chain neither breaks nor doubles.
-pub(super) fn vpn_next(tx: &mut Tx, shop: &Shop, message: &Message) -> Result<(), Error> {
+/// Queues what comes after a message about a device: the picture after the file, and after the picture the next device's file,
+/// or after the last one the how-to. Nothing after any other. Belongs into the transaction that ends the message, so that the
+/// chain neither breaks nor doubles.
+pub(super) fn vpn_next(tx: &mut Tx, shop: &Shop, message: &Message, turn: &Turn) -> Result<(), Error> {
     let (kind, of, body) = match &message.body {
         Body::VpnFile(of) => (VPN_QR, of, Body::VpnQr(of.clone())),
+        Body::VpnQr(_) if turn.next.is_some() => return vpn_turn(tx, message, turn),
         Body::VpnQr(of) => (VPN_HOWTO, of, Body::VpnHowto(of.clone())),
         Body::Text { .. } | Body::Goods { .. } | Body::VpnHowto(_) => return Ok(()),
     };
-    queue(
-        tx,
-        shop,
-        New {
-            dedup_key: format!("{kind}:{}", message.id),
-            chat_id: message.chat_id,
-            class: Class::AtLeastOnce,
-            kind,
-            body,
-            order: of.order.as_ref(),
-        },
-    )
+    let new = New {
+        dedup_key: format!("{kind}:{}", message.id),
+        chat_id: message.chat_id,
+        class: Class::AtLeastOnce,
+        kind,
+        body,
+        order: of.order.as_ref(),
+    };
+    let now = tx.now();
+    write(tx, shop, new, now, turn.clone()).map(|_| ())
+}
+
+/// Calls the file of the next device, when this device's messages have ended.
+pub(super) fn vpn_turn(tx: &mut Tx, message: &Message, turn: &Turn) -> Result<(), Error> {
+    if let (Body::VpnFile(_) | Body::VpnQr(_), Some(next)) = (&message.body, &turn.next) {
+        jobs::pull_later(tx, DeliverMessage::KIND, DeliverMessage::LANE, next.as_str())?;
+    }
+    Ok(())
 }
 
 /// Settles what is on its way of the VPN lines of `order`, once none of its files is still to come: it is delivered when there

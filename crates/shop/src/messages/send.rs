@@ -44,6 +44,21 @@ pub struct DeliverMessage {
     /// The order whose story it belongs to.
     #[serde(default)]
     pub order: Option<OrderId>,
+    /// For the file and the picture of a device: the file of the device after it, which leaves when both have ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<MessageId>,
+    /// Whether the files of several devices are handed over together.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub several: bool,
+}
+
+/// The place of a message about a device among those that are handed over together.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Turn {
+    /// The file of the next device.
+    pub(super) next: Option<MessageId>,
+    /// Whether there are files of several devices.
+    pub(super) several: bool,
 }
 
 impl Job for DeliverMessage {
@@ -62,6 +77,7 @@ impl Job for DeliverMessage {
     }
 
     async fn run(self, shop: &Shop, claim: Claim) -> Result<Ended, JobError> {
+        let turn = Turn { next: self.next, several: self.several };
         let id = self.message;
         let loaded = match shop.look("message.load", move |tx| Ok(flows::load(tx, &id)?)).await {
             Ok(loaded) => loaded,
@@ -76,7 +92,7 @@ impl Job for DeliverMessage {
             return over(shop, claim, Outcome::Confirmed).await;
         };
         let before = message.uncertain.max(claim.attempts() - 1);
-        let sending = Sending { shop, claim, before, message, goods_at, refunding };
+        let sending = Sending { shop, claim, before, message, turn, goods_at, refunding };
         match (sending.message.state, sending.message.class) {
             (State::Sent | State::Cancelled, _) => over(shop, sending.claim, Outcome::Confirmed).await,
             (State::Failed, Class::AtMostOnce) => over(shop, sending.claim, Outcome::Failed).await,
@@ -109,6 +125,7 @@ struct Sending<'a> {
     shop: &'a Shop,
     claim: Claim,
     message: Message,
+    turn: Turn,
     /// Earlier tries of which nobody told us what became of them.
     before: i64,
     /// When the latest of its goods joined the order: what joins later is not in it.
@@ -134,7 +151,7 @@ impl Sending<'_> {
             }
             Body::Goods { order, language } => with_goods(&self.message, order, text::goods(*language, order, goods)),
             Body::VpnFile(of) | Body::VpnQr(of) | Body::VpnHowto(of) => {
-                match vpn::render(self.shop, &self.message, of).await {
+                match vpn::render(self.shop, &self.message, of, self.turn.several).await {
                     Ok(Rendered::Whole(outgoing)) => outgoing,
                     Ok(Rendered::Closed) => return self.nothing_left("the device has no access any more").await,
                     Ok(Rendered::Needless(why)) => return self.passed_over(why).await,
@@ -196,6 +213,7 @@ impl Sending<'_> {
 
     async fn write_sent(&self, telegram_id: i64, trouble: Option<String>) -> Result<Ended, Error> {
         let (message, claim, goods_at) = (self.message.clone(), self.claim.clone(), self.goods_at);
+        let turn = self.turn.clone();
         let end =
             End { state: State::Sent, telegram_id: Some(telegram_id), error: trouble.clone(), uncertain: self.before };
         let write = self.shop.write("message.sent", move |tx, shop| {
@@ -208,7 +226,7 @@ impl Sending<'_> {
                     }
                 }
             }
-            flows::vpn_next(tx, shop, &message)?;
+            flows::vpn_next(tx, shop, &message, &turn)?;
             Ok(claim.finish(tx)?)
         });
         write.await
@@ -308,12 +326,12 @@ impl Sending<'_> {
 
     /// This one cannot be, and nobody misses it: the next of its chain goes.
     async fn passed_over(&self, why: &'static str) -> Result<Ended, JobError> {
-        let (message, claim) = (self.message.clone(), self.claim.clone());
+        let (message, claim, turn) = (self.message.clone(), self.claim.clone(), self.turn.clone());
         let state = if self.before > 0 { State::Unknown } else { State::Cancelled };
         let end = End { state, telegram_id: None, error: Some(why.into()), uncertain: self.before };
         let write = self.shop.write("message.passed_over", move |tx, shop| {
             flows::end(tx, &message.id, &end)?;
-            flows::vpn_next(tx, shop, &message)?;
+            flows::vpn_next(tx, shop, &message, &turn)?;
             Ok(claim.finish_as(tx, outcome_of(end.state))?)
         });
         Ok(write.await?)
@@ -338,7 +356,7 @@ impl Sending<'_> {
     }
 
     async fn write_end(&self, end: End) -> Result<Ended, JobError> {
-        let (message, claim) = (self.message.clone(), self.claim.clone());
+        let (message, claim, turn) = (self.message.clone(), self.claim.clone(), self.turn.clone());
         let write = self.shop.write("message.end", move |tx, shop| {
             flows::end(tx, &message.id, &end)?;
             if let Some(text) = undelivered(&message, &end) {
@@ -347,6 +365,7 @@ impl Sending<'_> {
             if let (State::Cancelled, Body::VpnFile(of)) = (end.state, &message.body) {
                 flows::vpn_file_called_off(tx, shop, of)?;
             }
+            flows::vpn_turn(tx, &message, &turn)?;
             Ok(claim.finish_as(tx, outcome_of(end.state))?)
         });
         Ok(write.await?)

@@ -23,12 +23,14 @@ pub(super) enum Rendered {
     Needless(&'static str),
 }
 
-/// Puts a message about a device together, as things are now.
+/// Puts a message about a device together, as things are now. `several`: whether those of several devices come together, and
+/// the how-to is for all of them.
 ///
 /// # Errors
 /// What the store says, and what keeps the keys from being opened: nothing was sent, and both may pass.
-pub(super) async fn render(shop: &Shop, message: &Message, of: &OfPeer) -> Result<Rendered, Error> {
-    let Some(access) = read(shop, of).await? else { return Ok(Rendered::Closed) };
+pub(super) async fn render(shop: &Shop, message: &Message, of: &OfPeer, several: bool) -> Result<Rendered, Error> {
+    let Some(mut access) = read(shop, of).await? else { return Ok(Rendered::Closed) };
+    access.several = several;
     let support = shop.vpn.as_ref().and_then(|vpn| vpn.rules.support.as_deref());
     Ok(put_together(message, of, &access, support))
 }
@@ -40,6 +42,8 @@ struct Access {
     until: Time,
     /// Whether the file is for AmneziaWG: its server speaks nothing else.
     amnezia: bool,
+    /// Whether the files of several devices come together.
+    several: bool,
 }
 
 async fn read(shop: &Shop, of: &OfPeer) -> Result<Option<Access>, Error> {
@@ -57,7 +61,7 @@ async fn read(shop: &Shop, of: &OfPeer) -> Result<Option<Access>, Error> {
         let form = if amnezia { Form::AmneziaWg } else { Form::WireGuard };
         let file = files::client_file(tx, &context, &peer, form)?;
         let until = subscriptions::flows::find(tx, &found.subscription)?.paid_until;
-        Ok(Some(Access { file, until, amnezia }))
+        Ok(Some(Access { file, until, amnezia, several: false }))
     });
     reading.await
 }
@@ -70,6 +74,7 @@ fn put_together(message: &Message, of: &OfPeer, access: &Access, support: Option
         until: access.until,
         amnezia: access.amnezia,
         own_key: file.own_key,
+        several: access.several,
         order: of.order.as_ref(),
     };
     match &message.body {
@@ -126,7 +131,7 @@ mod tests {
 
     fn access(text: &str, own_key: bool) -> Access {
         let file = ClientText { name: "shop-42-2".into(), text: text.to_owned().into(), own_key };
-        Access { file, until: AT, amnezia: false }
+        Access { file, until: AT, amnezia: false, several: false }
     }
 
     fn of() -> OfPeer {
@@ -199,5 +204,8 @@ mod tests {
         assert!(text.disable_preview && text.text.contains("shop-42-2") && !text.text.contains("secret-key"));
         let Outgoing::Text(text) = whole(body(), &access(TEXT, false), None) else { panic!("no text") };
         assert!(text.buttons.is_empty());
+        let family = Access { several: true, ..access(TEXT, false) };
+        let Outgoing::Text(text) = whole(body(), &family, None) else { panic!("no text") };
+        assert!(!text.text.contains("shop-42-2"), "it is for all of them: {}", text.text);
     }
 }

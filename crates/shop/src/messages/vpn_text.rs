@@ -23,6 +23,8 @@ pub(super) struct Device<'a> {
     pub(super) amnezia: bool,
     /// Whether the customer kept the private key, so that it is missing in the file.
     pub(super) own_key: bool,
+    /// Whether the files of several devices come together: then one how-to is for all of them.
+    pub(super) several: bool,
     /// The order that paid for it. Its number shows that a message that came twice is one.
     pub(super) order: Option<&'a OrderId>,
 }
@@ -73,13 +75,11 @@ pub(super) fn qr(language: Language, device: &Device<'_>) -> String {
 
 /// How to use both.
 pub(super) fn howto(language: Language, device: &Device<'_>) -> String {
+    if device.several {
+        return howto_for_several(language, device);
+    }
     let tunnel = html_escape(device.tunnel);
-    let (app, site) = if device.amnezia {
-        ("AmneziaWG", "https://docs.amnezia.org/documentation/amnezia-wg/")
-    } else {
-        ("WireGuard", "https://www.wireguard.com/install/")
-    };
-    let app = format!("<a href=\"{site}\">{app}</a>");
+    let app = app(device);
     match (language, device.own_key) {
         (Russian, false) => format!(
             "<b>Как подключиться</b>\n1. Установите приложение {app}.\n\
@@ -102,6 +102,43 @@ pub(super) fn howto(language: Language, device: &Device<'_>) -> String {
              3. Switch the tunnel <code>{tunnel}</code> on. That is all!"
         ),
     }
+}
+
+/// The same where each of several devices has its own. A device may keep its own key while others do not.
+fn howto_for_several(language: Language, device: &Device<'_>) -> String {
+    let app = app(device);
+    match (language, device.own_key) {
+        (Russian, false) => format!(
+            "<b>Как подключиться</b>\n1. Установите приложение {app} на каждое устройство.\n\
+             2. У каждого свой файл и своя картинка. На телефоне нажмите «+» и отсканируйте QR-код; на компьютере \
+             импортируйте файл.\n3. Включите туннель. Готово!"
+        ),
+        (Russian, true) => format!(
+            "<b>Как подключиться</b>\n1. Установите приложение {app} на каждое устройство.\n\
+             2. У каждого свой файл. Где в нём нет PrivateKey, впишите свой; потом импортируйте файл.\n\
+             3. Включите туннель. Готово!"
+        ),
+        (English, false) => format!(
+            "<b>How to connect</b>\n1. Install the app {app} on each device.\n\
+             2. Each has its own file and its own picture. On a phone tap “+” and scan the QR code; on a computer import \
+             the file.\n3. Switch the tunnel on. That is all!"
+        ),
+        (English, true) => format!(
+            "<b>How to connect</b>\n1. Install the app {app} on each device.\n\
+             2. Each has its own file. Where it lacks the PrivateKey, write your own into it; then import the file.\n\
+             3. Switch the tunnel on. That is all!"
+        ),
+    }
+}
+
+/// The app that reads the file, as a link.
+fn app(device: &Device<'_>) -> String {
+    let (app, site) = if device.amnezia {
+        ("AmneziaWG", "https://docs.amnezia.org/documentation/amnezia-wg/")
+    } else {
+        ("WireGuard", "https://www.wireguard.com/install/")
+    };
+    format!("<a href=\"{site}\">{app}</a>")
 }
 
 /// What stands on the button that leads to a person.
@@ -232,7 +269,7 @@ mod tests {
     const BOTH: [Language; 2] = [Russian, English];
 
     fn device(order: Option<&OrderId>) -> Device<'_> {
-        Device { number: 2, tunnel: "shop_42_2", until: UNTIL, amnezia: false, own_key: false, order }
+        Device { number: 2, tunnel: "shop_42_2", until: UNTIL, amnezia: false, own_key: false, several: false, order }
     }
 
     #[test]
@@ -269,6 +306,17 @@ mod tests {
             assert!(other.contains(">AmneziaWG</a>"), "{other}");
             let own = howto(language, &Device { own_key: true, ..device(None) });
             assert!(own.contains("PrivateKey") && !own.contains("QR"), "a file without its key is not scanned: {own}");
+        }
+    }
+
+    #[test]
+    fn the_how_to_for_several_devices_names_none_of_them() {
+        for language in BOTH {
+            let family = howto(language, &Device { several: true, ..device(None) });
+            assert!(family.contains(">WireGuard</a>") && family.contains("QR"), "{family}");
+            assert!(!family.contains("shop_42_2"), "{family}");
+            let own = howto(language, &Device { several: true, own_key: true, ..device(None) });
+            assert!(own.contains("PrivateKey") && utf16_len(&own) <= TEXT_LIMIT, "{own}");
         }
     }
 

@@ -10,7 +10,7 @@ use semel_kernel::store::Tx;
 
 use super::flows::{self, New, advance, lock, tell};
 use super::{PeriodKind, State, Subscription, SubscriptionId, SubscriptionNotice, clock, sql};
-use crate::customers::{self, NewCustomer};
+use crate::customers::{self, Customer, NewCustomer};
 use crate::orders::HandOver;
 use crate::vpn::{self, Fate};
 use crate::{Error, Shop, owner_log};
@@ -39,6 +39,21 @@ pub struct Grant {
 /// [`Error::Invalid`] when time or devices make no sense; [`Error::Conflict`] when no address is free, or there is no VPN;
 /// [`Error::SafeMode`].
 pub fn grant(tx: &mut Tx, shop: &Shop, grant: &Grant, actor: &str) -> Result<Subscription, Error> {
+    let (begun, customer) = begin(tx, shop, grant, actor)?;
+    let notice = SubscriptionNotice::Granted { until: begun.paid_until };
+    tell(tx, shop, &customer, "vpn_granted", format!("sub:{}:granted", begun.id), notice)?;
+    Ok(begun)
+}
+
+/// The same for a customer whose device has access already, from before Semel: there is no file to promise, so nobody is told.
+///
+/// # Errors
+/// As [`grant`].
+pub fn take_over(tx: &mut Tx, shop: &Shop, grant: &Grant, actor: &str) -> Result<Subscription, Error> {
+    Ok(begin(tx, shop, grant, actor)?.0)
+}
+
+fn begin(tx: &mut Tx, shop: &Shop, grant: &Grant, actor: &str) -> Result<(Subscription, Customer), Error> {
     vpn::of(shop)?;
     flows::permit(tx, shop)?;
     let time = sound(grant.time)?;
@@ -59,9 +74,7 @@ pub fn grant(tx: &mut Tx, shop: &Shop, grant: &Grant, actor: &str) -> Result<Sub
     let Some(begun) = flows::begin(tx, shop, &new)? else { return Err(no_address()) };
     flows::add_period(tx, shop, &begun.id, None, PeriodKind::Hand, seconds(time), Some(&grant.reason))?;
     owner_log::about(begun.id.as_str());
-    let notice = SubscriptionNotice::Granted { until: begun.paid_until };
-    tell(tx, shop, &customer, "vpn_granted", format!("sub:{}:granted", begun.id), notice)?;
-    Ok(begun)
+    Ok((begun, customer))
 }
 
 /// Adds time that nobody paid for; what had expired is open again.

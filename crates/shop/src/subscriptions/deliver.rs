@@ -13,7 +13,7 @@ use semel_kernel::store::Tx;
 use super::flows::{give_wait_back, keep_wait, lock, may_have_waited, tell};
 use super::{State, Subscription, SubscriptionId, SubscriptionNotice, clock, sql};
 use crate::customers::{self, Customer};
-use crate::messages;
+use crate::messages::{self, flows::DeviceFile};
 use crate::orders::{ItemId, OrderId};
 use crate::shop::Lanes;
 use crate::vpn::{PeerId, PeerState};
@@ -104,23 +104,24 @@ fn files(
         keep_wait(tx, subscription, "vpn")?;
     }
     let now = tx.now();
-    let (mut step, mut is_new) = (Step::Delivered, false);
+    let mut handed = Vec::new();
     for (peer, device, version) in peers {
         if tx.execute(sql::GIVE, args![&peer, now])? == 0 {
             continue;
         }
-        is_new = true;
-        if shop.delivers_by_message() {
-            // A file that was called off comes again, and by then the peer has been taken away and brought back.
-            messages::flows::vpn_file(tx, shop, customer, order, &peer, device, &version.to_string())?;
-            step = Step::Sending;
-        }
+        // A file that was called off comes again, and by then the peer has been taken away and brought back.
+        handed.push(DeviceFile { peer, device, part: version.to_string() });
     }
-    if is_new {
-        // When nobody has connected after a while, the customer is asked: from now on the clock counts that, too.
-        clock::pull(tx, subscription)?;
+    if handed.is_empty() {
+        return Ok(Step::Delivered);
     }
-    Ok(step)
+    let by_message = shop.delivers_by_message();
+    if by_message {
+        messages::flows::vpn_files(tx, shop, customer, order, &handed)?;
+    }
+    // When nobody has connected after a while, the customer is asked: from now on the clock counts that, too.
+    clock::pull(tx, subscription)?;
+    Ok(if by_message { Step::Sending } else { Step::Delivered })
 }
 
 /// Hands over the files of a subscription that no order paid for.

@@ -78,7 +78,8 @@ semel_kernel::statements! {
     UNSERVED = "select distinct i.order_id from periods p join items i on i.id = p.item
         join deliveries d on d.item = i.id and d.state = 'reserved' where p.subscription = $1 order by i.order_id";
     /// Since when its peers are on the server, and when one of them connected first.
-    CONNECTION = "select (select min(given_at) from peers where subscription = $1 and state = 'active'),
+    CONNECTION = "select (select min(given_at) from peers where subscription = $1 and state = 'active'
+            and given_at >= created_at),
         (select min(first_handshake_at) from peers where subscription = $1)";
     /// The subscriptions of some peers, with the orders whose access waits to be handed over. Ids come as one JSON list; each
     /// engine opens it with its own function.

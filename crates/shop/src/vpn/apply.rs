@@ -100,15 +100,22 @@ impl Job for Apply {
         let Some(target) = &vpn.target else { return Err(not_ours(shop, "another copy applies it")) };
         let scene = match scene(shop, &self.server, Secrets::Opened).await {
             Err(Error::Store(error)) => return Err(again(Error::Store(error))),
-            Err(error) => return Err(in_trouble(shop, &self.server, self.after, error.to_string()).await),
+            Err(error) => return Err(in_trouble(shop, &self.server, self.after, error.to_string(), None).await),
             Ok(scene) => scene,
+        };
+        let interface = match target {
+            Target::File(_) => None,
+            Target::Both { interface, .. } => Some(interface.as_str()),
         };
         if scene.server.name != vpn.server.name {
             return Err(not_ours(shop, "an agent on that server applies it"));
         }
         match bring_about(target, &scene).await {
             Ok(found) => settle(shop, scene, found, claim).await,
-            Err(text) => Err(in_trouble(shop, &self.server, self.after, text).await),
+            Err(Failed { text, is_blind }) => {
+                let unseen = interface.filter(|_| is_blind);
+                Err(in_trouble(shop, &self.server, self.after, text, unseen).await)
+            }
         }
     }
 }
@@ -136,15 +143,25 @@ struct Found {
     trouble: Option<String>,
 }
 
+/// Why nothing could be brought about.
+struct Failed {
+    text: String,
+    /// The interface does not answer: perhaps it is down, and then nobody is connected.
+    is_blind: bool,
+}
+
 /// File and interface as wanted, or why they are not.
-async fn bring_about(target: &Target, scene: &Scene) -> Result<Found, String> {
+async fn bring_about(target: &Target, scene: &Scene) -> Result<Found, Failed> {
     let steps: Arc<dyn Steps> = Arc::new(Failpoints);
     let done = reconcile::reconcile_keeping(target, &scene.wanted, &scene.ours, &scene.keep, &steps).await;
     let (report, bad, trouble) = match done {
         Ok(report) => (report, BTreeSet::new(), None),
         Err(error) => {
             let told = error.to_string();
-            let ReconcileError::NotDone { missing, left, report, .. } = error else { return Err(told) };
+            let is_blind = matches!(error, ReconcileError::Tool(_));
+            let ReconcileError::NotDone { missing, left, report, .. } = error else {
+                return Err(Failed { text: told, is_blind });
+            };
             (*report, missing.into_iter().chain(left).collect(), Some(told))
         }
     };
@@ -203,7 +220,7 @@ async fn settle(shop: &Shop, scene: Scene, found: Found, claim: Claim) -> Result
             addresses::warn(tx, shop, &usage)
         });
         partly.await.map_err(again)?;
-        return Err(in_trouble(shop, &server, scene.server.applied, trouble).await);
+        return Err(in_trouble(shop, &server, scene.server.applied, trouble, None).await);
     }
     let ended = shop.write(Apply::KIND, move |tx, shop| {
         now_active(tx, shop, &pending)?;
@@ -383,15 +400,20 @@ fn tell_left_outside(tx: &mut Tx, shop: &Shop, server: &ServerId, key: &PublicKe
     alerts::flows::raise(tx, shop, format!("vpn-outside:{server}:{key}"), text)
 }
 
-/// Notes why it failed, tells the owner at the first time, and has the job tried again.
-async fn in_trouble(shop: &Shop, server: &ServerId, after: i64, text: String) -> JobError {
+/// Notes why it failed, tells the owner at the first time, and has the job tried again. `unseen` is the interface that does
+/// not answer.
+async fn in_trouble(shop: &Shop, server: &ServerId, after: i64, text: String, unseen: Option<&str>) -> JobError {
     let (id, reason) = (server.clone(), text.clone());
+    let meaning = match unseen {
+        None => "It is tried again; nobody loses access by it, and new customers wait".to_owned(),
+        Some(interface) => format!(
+            "It is tried again, and new customers wait. If the interface is down, no customer is connected now: run \
+             wg-quick up {interface}"
+        ),
+    };
     let noted = shop.write("vpn.trouble", move |tx, shop| {
         if tx.execute(sql::FIRST_TROUBLE, args![&id, &reason])? == 1 {
-            let told = format!(
-                "The VPN server could not be brought to what is wanted: {reason}. It is tried again; nobody loses access by \
-                 it, and new customers wait"
-            );
+            let told = format!("The VPN server could not be brought to what is wanted: {reason}. {meaning}");
             alerts::flows::raise(tx, shop, format!("vpn-trouble:{id}:{after}"), told)?;
         } else {
             tx.later(sql::SET_TROUBLE, args![&id, &reason], Expect::Any)?;

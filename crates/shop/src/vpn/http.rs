@@ -321,6 +321,11 @@ async fn plan(Extract(shop): Extract<Shop>, Path(which): Path<String>) -> Result
 }
 
 fn told(drift: &Drift) -> Value {
+    // What a person wrote outside of our lines no apply takes away: the file has it until that person deletes it.
+    let mut of_file = drift.plan_file.clone();
+    let (yours, remove): (Vec<PublicKey>, Vec<PublicKey>) =
+        of_file.remove.into_iter().partition(|key| drift.outside.contains(key));
+    of_file.remove = remove;
     let difference = |plan: &Plan| {
         let keys = |peers: &[semel_wireguard::Peer]| peers.iter().map(|peer| peer.public_key.to_string()).collect();
         let (add, change): (Vec<String>, Vec<String>) = (keys(&plan.add), keys(&plan.change));
@@ -328,12 +333,16 @@ fn told(drift: &Drift) -> Value {
         let (remove, refused, foreign) = (texts(&plan.remove), texts(&plan.refused), texts(&plan.foreign));
         json!({ "add": add, "change": change, "remove": remove, "refused": refused, "foreign": foreign })
     };
-    let in_step = drift.whole && drift.plan_file.is_empty() && drift.plan_interface.as_ref().is_none_or(Plan::is_empty);
+    let in_step = drift.whole && of_file.is_empty() && drift.plan_interface.as_ref().is_none_or(Plan::is_empty);
+    let mut file = difference(&of_file);
+    if !yours.is_empty() {
+        file["yours"] = yours.iter().map(ToString::to_string).collect();
+    }
     json!({
         "in_step": in_step,
         "whole": drift.whole,
         "interface": drift.plan_interface.as_ref().map(difference),
-        "file": difference(&drift.plan_file),
+        "file": file,
     })
 }
 

@@ -317,7 +317,7 @@ fn take_over(
         tx.later(sql::FIRST_IN_LINE, args![server, ip], Expect::Rows(1))?;
     }
     let reason = "taken over from a configuration file".to_owned();
-    let sub = by_hand::grant(tx, shop, &Grant { customer, time, devices: 1, reason }, actor)?;
+    let sub = by_hand::take_over(tx, shop, &Grant { customer, time, devices: 1, reason }, actor)?;
     if sub.server != *server {
         return Err(Error::Conflict(
             "another server is first in line for new subscriptions: close it meanwhile".into(),
@@ -335,7 +335,9 @@ fn take_over(
         tx.later(sql::ADD_PEER_ADDRESS, args![&issued.id, server, ip, family, now], Expect::Rows(1))?;
     }
     let preshared = peers::seal_preshared(shop, &issued.id, peer.preshared.as_ref())?;
-    let args = args![&issued.id, peer.public_key.to_string(), preshared, now];
+    // Before it was ours, so that no clock waits for its first connection.
+    let given_at = now - Duration::from_millis(1);
+    let args = args![&issued.id, peer.public_key.to_string(), preshared, given_at];
     tx.later(sql::TAKE_OVER, args, Expect::Rows(1))?;
     let taken = Entry {
         entity: "peer",

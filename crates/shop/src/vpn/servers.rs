@@ -1,7 +1,8 @@
 //! Servers and the networks whose addresses they give out.
 //!
 //! The local server is what the settings say, brought into its row at each start. A network that has left the settings gives
-//! out no more: its free addresses go, and those that somebody has stay until they come free.
+//! out no more: its free addresses go, and those that somebody has stay until they come free. So does a network in which the
+//! interface has no address: devices there would connect and reach nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -10,15 +11,18 @@ use ipnet::IpNet;
 use semel_kernel::args;
 use semel_kernel::clock::Time;
 use semel_kernel::store::{Expect, Row, StoreError, Tx, Value};
-use semel_wireguard::Amnezia;
+use semel_wireguard::conf::lines_for;
+use semel_wireguard::file;
 use semel_wireguard::pool::{MOST, Pool};
+use semel_wireguard::{Amnezia, Target};
 
 use super::traffic;
-use super::{PoolId, Server, ServerId, ServerSettings, addresses, apply, of, sql};
-use crate::{Error, Shop};
+use super::{PoolId, Server, ServerId, ServerSettings, Vpn, addresses, apply, of, sql};
+use crate::{Error, Shop, alerts};
 
 /// Addresses that are written in one transaction.
 const PIECE: usize = 4096;
+const DAY_MS: i64 = 24 * 3600 * 1000;
 
 /// A pool's row.
 #[derive(Clone, Debug)]
@@ -44,8 +48,10 @@ pub async fn prepare(shop: &Shop) -> Result<ServerId, Error> {
     if vpn.target.is_none() {
         return Err(Error::Conflict("vpn.apply is none here: the copy that applies the server prepares it".into()));
     }
-    let server = shop.write("vpn.server", upsert_local).await?;
-    let pools = vpn.server.pools.clone();
+    no_overlap(&vpn.server.pools.iter().map(|pool| pool.network).collect::<Vec<_>>())?;
+    let (pools, dead) = reachable(vpn).await;
+    let given = pools.clone();
+    let server = shop.write("vpn.server", move |tx, shop| upsert_local(tx, shop, &given, &dead)).await?;
     fill(shop, &server, &pools, true).await?;
     let id = server.clone();
     shop.write("vpn.begin", move |tx, shop| {
@@ -60,26 +66,39 @@ pub async fn prepare(shop: &Shop) -> Result<ServerId, Error> {
     Ok(server)
 }
 
-/// Makes the row of the local server what the settings say, and the rows of its networks. [`prepare`] lays out their
-/// addresses.
-///
-/// # Errors
-/// [`Error::Conflict`] without the VPN part; [`Error::Invalid`] when the settings' networks overlap.
-pub fn upsert_local(tx: &mut Tx, shop: &Shop) -> Result<ServerId, Error> {
+/// The networks of the settings, and those of them in which the interface has no address, as its file says. Where this
+/// program knows of no interface, or its file cannot be read, none is among the latter: the apply says what is wrong.
+async fn reachable(vpn: &Vpn) -> (Vec<Pool>, Vec<Pool>) {
+    let pools = vpn.server.pools.clone();
+    let Some(Target::Both { conf, .. }) = &vpn.target else { return (pools, Vec::new()) };
+    let path = conf.file.clone();
+    match tokio::task::spawn_blocking(move || file::read_of_interface(&path)).await {
+        Ok(Ok(conf)) => pools.into_iter().partition(|pool| conf.interface().covers(&pool.network)),
+        _ => (pools, Vec::new()),
+    }
+}
+
+/// Makes the row of the local server what the settings say, and the rows of the networks that give addresses out.
+/// [`prepare`] lays out their addresses. The owner is told of the `dead` ones, once a day at most.
+fn upsert_local(tx: &mut Tx, shop: &Shop, given: &[Pool], dead: &[Pool]) -> Result<ServerId, Error> {
     let settings = &of(shop)?.server;
-    no_overlap(&settings.pools.iter().map(|pool| pool.network).collect::<Vec<_>>())?;
     let now = tx.now();
     let args = server_args(&ServerId::new(now, &shop.chance), settings, now)?;
     let row = tx.one(sql::UPSERT_SERVER, &args)?;
     let id: ServerId = row.get(0)?;
-    let wanted: BTreeSet<String> = settings.pools.iter().map(|pool| pool.network.trunc().to_string()).collect();
-    for pool in &settings.pools {
+    let wanted: BTreeSet<String> = given.iter().map(|pool| pool.network.trunc().to_string()).collect();
+    for pool in given {
         add_pool_row(tx, shop, &id, pool)?;
     }
     for pool in pools(tx, &id)? {
         if !wanted.contains(&pool.network) {
             retire(tx, &pool.id)?;
         }
+    }
+    let day = now.millis().div_euclid(DAY_MS);
+    for pool in dead {
+        let text = not_reached(&settings.interface, &pool.network);
+        alerts::flows::raise(tx, shop, format!("vpn-not-reached:{id}:{}:{day}", pool.network), text)?;
     }
     Ok(id)
 }
@@ -264,6 +283,16 @@ fn add_pool_row(tx: &mut Tx, shop: &Shop, server: &ServerId, pool: &Pool) -> Res
     let network = pool.network.trunc().to_string();
     tx.later(sql::ADD_POOL, args![id, server, network, family, 0_i64, now], Expect::Any)?;
     Ok(())
+}
+
+/// What is wrong with a network in which `interface` has no address, and what to write where.
+pub fn not_reached(interface: &str, network: &IpNet) -> String {
+    format!(
+        "Nobody gets an address of {network}: no Address of the interface {interface} covers it, so devices would connect and \
+         reach nothing. Write under [Interface] of its file, with the interface that leads outside in place of OUTSIDE: {}. \
+         Then run wg-quick down {interface}, wg-quick up {interface}, and start semel anew",
+        lines_for(network).join(" | ")
+    )
 }
 
 fn retire(tx: &mut Tx, pool: &PoolId) -> Result<(), Error> {

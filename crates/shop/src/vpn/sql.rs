@@ -134,7 +134,7 @@ semel_kernel::statements! {
     PEER_ADDRESSES_EVER = "select ip from peer_addresses where peer = $1 order by family, ip";
     /// Addresses that a peer got in this transaction and shall not have.
     FORGET_PEER_ADDRESSES = "delete from peer_addresses where peer = $1";
-    /// Keys that a customer's device has already: nobody has to be sent a file.
+    /// Keys that a customer's device has already, since before the peer was made here: nobody has to be sent a file.
     TAKE_OVER = "update peers set public_key = $2, private_key = null, preshared_key = $3, given_at = $4
         where id = $1 and version = 1 and state = 'pending'";
     CONNECTED_ONCE = "select 1 from peers where subscription = $1 and first_handshake_at is not null limit 1";

@@ -323,3 +323,16 @@ proptest! {
         prop_assert_eq!(conf.ours()[0].name.clone().unwrap_or_default(), named.comment);
     }
 }
+
+#[test]
+fn an_interface_covers_the_networks_of_its_own_addresses_alone() {
+    let conf = Conf::parse(b"[Interface]\nAddress = 10.8.0.1/24, fd00:8::1/112\nAddress = 10.9.0.1\n").unwrap();
+    let covers = |network: &str| conf.interface().covers(&network.parse().unwrap());
+    assert!(covers("10.8.0.0/24") && covers("10.8.0.128/25") && covers("fd00:8::/120"));
+    assert!(!covers("10.9.0.0/24"), "an address without its network reaches nobody");
+    assert!(!covers("10.8.0.0/16") && !covers("fd00:9::/112"));
+    let lines = super::lines_for(&"10.9.0.0/24".parse().unwrap());
+    assert_eq!(lines[0], "Address = 10.9.0.1/24");
+    assert_eq!(lines[1], "PostUp = iptables -t nat -A POSTROUTING -s 10.9.0.0/24 -o OUTSIDE -j MASQUERADE");
+    assert!(super::lines_for(&"fd00:9::/112".parse().unwrap())[2].starts_with("PostDown = ip6tables -t nat -D "));
+}

@@ -41,7 +41,7 @@ async fn write_to(world: &World, chats: Range<i64>) {
                  values ($1, $2, $3, 'at_least_once', 'news', $4, 'queued', $5)",
                 args![&message, format!("news:{chat}"), chat, body, now],
             )?;
-            jobs::enqueue(tx, &DeliverMessage { message, order: None }, now, &chance)?;
+            jobs::enqueue(tx, &DeliverMessage { message, order: None, next: None, several: false }, now, &chance)?;
         }
         Ok::<(), StoreError>(())
     });

@@ -184,6 +184,21 @@ each_store! { ROOMS;
         shop.finish().await;
     }
 
+    /// A device with an address from there would connect and reach nothing.
+    async fn a_network_in_which_the_interface_has_no_address_gives_none_out(t: TestStore) {
+        let shop = VpnShop::with(t, &[("SEMEL_VPN_NETWORK", "10.8.0.0/30, 10.9.0.0/24")]).await;
+        assert_eq!(shop.warned("Nobody gets an address of 10.9.0.0/24"), 1, "{:?}", shop.alerts());
+        assert_eq!(shop.warned("Address = 10.9.0.1/24"), 1, "and what to write is said");
+        let month = shop.access(30, 1).await;
+        shop.buy(101, &month).await;
+        assert_eq!(shop.address(101).await, "10.8.0.2");
+        let waiting = shop.buy(102, &month).await;
+        assert_eq!(shop.status(&waiting).await, "awaiting_stock");
+        assert_eq!(shop.number("select count(*) from addresses where ip like '10.9.%'").await, 0);
+        assert_eq!(shop.refund(&waiting, "balance", None).await.0, 200);
+        shop.finish().await;
+    }
+
     async fn what_a_foreign_peer_has_is_given_to_nobody(t: TestStore) {
         let shop = VpnShop::with(t, &[NO_BOT]).await;
         shop.wg.add_by_hand(&client_key(200), "10.8.0.3/32");

@@ -93,8 +93,10 @@ impl VpnShop {
         let key = server_key();
         let wg = FakeWg::new(folder.path(), &key.public().to_string());
         let conf = folder.path().join("wg0.conf");
+        let has_six = changes.iter().any(|(name, _)| *name == "SEMEL_VPN_NETWORK6");
+        let addresses = if has_six { "10.8.0.1/24, fd00:8::1/120" } else { "10.8.0.1/24" };
         let owners_part = format!(
-            "# written by a person\n[Interface]\nAddress = 10.8.0.1/24\nListenPort = 51820\nPrivateKey = {}\n\n",
+            "# written by a person\n[Interface]\nAddress = {addresses}\nListenPort = 51820\nPrivateKey = {}\n\n",
             key.to_base64().as_str()
         );
         fs::write(&conf, &owners_part).expect("a wg0.conf");

@@ -340,6 +340,7 @@ async fn customers_of_an_older_file_are_taken_over_and_nobody_else_is_touched() 
     moving.unchanged();
     let listed = world.cli(&["sub", "list", "--customer", "42"]).await.good();
     assert!(listed.lines().count() == 2 && listed.contains("active"), "{listed}");
+    assert!(world.sandbox.chat(42).is_empty(), "a device that has access already is promised no file");
     has(&world.cli(&["ip", "who", "10.8.0.50"]).await.good(), &["now  customer 42", ANNA]);
     has(&world.cli(&["ip", "who", "10.8.0.60"]).await.good(), &["held", "nobody had it"]);
     let printed = world.cli(&["wg", "export"]).await.good();
@@ -482,6 +483,15 @@ async fn a_first_start_says_what_is_missing_of_the_file_or_the_key() {
     assert!(!complaint.contains("CQkJ"), "a secret is printed: {complaint}");
     let key = world.path("semel.db.vpn-key");
     assert_eq!(fs::metadata(&key).expect("the key is there").permissions().mode() & 0o777, 0o600);
+    // A lost key is no first start: a new one would open nothing.
+    let copy = fs::read_to_string(&key).expect("the key is text");
+    fs::remove_file(&key).expect("the key goes");
+    let complaint = world.cli(&["serve"]).await.bad();
+    has(&complaint, &["semel.db.vpn-key is not there", "put your copy back", "No new one is made"]);
+    let ill = world.cli(&["doctor"]).await;
+    assert!(ill.code == Some(1) && ill.out.contains("BAD   the VPN's key "), "{}", ill.out);
+    assert!(!key.exists(), "none was made");
+    write_private(&key, &copy);
     let program = world.start().await;
     world.finish(program, Killed::BesideTelegram).await;
 }
