@@ -7,8 +7,8 @@ use serde_json::json;
 
 use super::vpn::{NETWORK, holdings, own_key};
 use super::{CUSTOMER, Flow, Step};
-use crate::crashes::stage::Stage;
-use crate::program::text;
+use crate::crashes::stage::{Stage, pause};
+use crate::program::{Patience, text};
 
 /// Whose access ends.
 const OTHER: i64 = 43;
@@ -90,6 +90,11 @@ impl Flow for VpnHand {
             let seconds: i64 = periods.iter().filter_map(|period| period["seconds"].as_i64()).sum();
             assert_eq!((periods.len(), seconds * 1000), (2, 40 * DAY_MS), "given once and extended once");
             assert_eq!(stage.subscription(OTHER).await["state"], "revoked");
+            // A second device's file comes within a minute where the first one's messages were called off.
+            let patience = Patience::of("both devices have their files", 120);
+            while stage.files(CUSTOMER).len() < 2 {
+                pause(&patience).await;
+            }
             stage.given_files(CUSTOMER, 2);
             assert_eq!(stage.agreed().await.len(), 2, "two devices of one customer, and nobody else");
             let plan = stage.get("/api/v1/servers/local/plan").await;
