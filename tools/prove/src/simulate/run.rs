@@ -914,9 +914,9 @@ impl Life {
         self.work().await;
         self.model.old = self.model.orders.len();
         // The hourly look at the providers' lists, which reach back two days, is not skipped.
-        let hour = Duration::from_secs(3_700);
-        self.skipped += hour;
-        self.shop.advance(hour).await;
+        for by in [By::Yookassa, By::Heleket] {
+            self.sweep(by).await;
+        }
         self.work().await;
         let long = Duration::from_secs(u64::from(days) * 86_400);
         self.skipped += long;
