@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::args;
 use crate::clock::{Time, millis};
 use crate::failpoint::check;
-use crate::store::{Store, StoreError, Tx};
+use crate::store::{Row, Store, StoreError, Tx};
 
 crate::statements! {
     END_EXPIRED = "update lease_terms set ended_at = semel_now(), end_kind = 'expired', ended_by = $2
@@ -32,6 +32,7 @@ crate::statements! {
         where lease = $1 and fence = $2 and owner = $3 and ended_at is null and expires_at > semel_now()";
     HOLDER = "select owner, fence from lease_terms where lease = $1 and ended_at is null and expires_at > semel_now()";
     END_KIND = "select end_kind from lease_terms where lease = $1 and fence = $2";
+    HELD = "select lease, owner, fence, expires_at from lease_terms where ended_at is null and expires_at > semel_now() order by lease";
 }
 
 /// How often a standby looks whether the lease is free.
@@ -88,6 +89,28 @@ pub fn release(tx: &mut Tx, lease: &Lease) -> Result<bool, StoreError> {
 /// Who holds `name` now, and under which fence.
 pub fn holder(tx: &mut Tx, name: &str) -> Result<Option<(String, i64)>, StoreError> {
     tx.first(HOLDER, args![name])?.map(|row| Ok((row.get(0)?, row.get(1)?))).transpose()
+}
+
+/// A lease that somebody holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// What it is about.
+    pub name: String,
+    /// Who holds it.
+    pub owner: String,
+    /// The term's number.
+    pub fence: i64,
+    /// When it ends unless it is kept, on the database's clock.
+    pub expires_at: Time,
+}
+
+/// Every lease that somebody holds now, by name.
+pub fn held(tx: &mut Tx) -> Result<Vec<Held>, StoreError> {
+    let rows = tx.rows(HELD, &[])?;
+    let read = |row: &Row| {
+        Ok::<_, StoreError>(Held { name: row.get(0)?, owner: row.get(1)?, fence: row.get(2)?, expires_at: row.get(3)? })
+    };
+    rows.iter().map(read).collect()
 }
 
 /// Work that one copy at a time may do: see [`serve`].

@@ -61,16 +61,26 @@ pub fn forget_jobs(tx: &mut Tx, kinds: &[&str], before: Time, most: i64) -> Resu
     Ok(Piece { changed, more: span.more })
 }
 
-/// The next ids of a walk: those after `after`, up to `last`.
-struct Span {
+/// The next ids of a walk along a table: those after `after`, up to `last`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Span {
     mark: &'static str,
-    after: String,
-    last: String,
-    more: bool,
+    /// The last id of the piece before; empty at the beginning.
+    pub after: String,
+    /// The last id of this one.
+    pub last: String,
+    /// Whether there may be more to look at.
+    pub more: bool,
 }
 
 impl Span {
-    fn next(tx: &mut Tx, mark: &'static str, ids: Sql, below: &str, most: i64) -> Result<Option<Self>, StoreError> {
+    /// The next `most` ids below `below`, from where the mark says that the walk has come. None when nothing is left. `ids` answers the
+    /// greatest of them and how many they are, for the id that it begins after, the one that it ends before, and their number.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn next(tx: &mut Tx, mark: &'static str, ids: Sql, below: &str, most: i64) -> Result<Option<Self>, StoreError> {
         let reached = tx.first(REACHED, args![mark])?;
         let after: String = reached.map(|row| row.get(0)).transpose()?.unwrap_or_default();
         let row = tx.one(ids, args![&after, below, most])?;
@@ -78,7 +88,11 @@ impl Span {
         Ok(last.map(|last| Self { mark, after, last, more: found == most }))
     }
 
-    fn reached(&self, tx: &mut Tx) -> Result<(), StoreError> {
+    /// Writes that the walk has come past these ids.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn reached(&self, tx: &mut Tx) -> Result<(), StoreError> {
         tx.execute(REACH, args![self.mark, &self.last]).map(|_| ())
     }
 }

@@ -558,6 +558,22 @@ semel_kernel::each_store! { ROOMS;
         assert_eq!(desk.told().len(), 40, "a job ran twice");
     }
 
+    /// The wake of the pull came while it ran, so the lane finds it by looking again.
+    async fn a_serving_worker_looks_again_at_a_job_that_was_pulled_while_it_ran(t: TestStore) {
+        let desk = Desk::new(&t.store);
+        let id = order(&t, "bread", Doing::Wait).await;
+        let (stop, workers) = (CancellationToken::new(), Arc::new(workers(&t, &t.store, "one")));
+        let serving = tokio::spawn(Arc::clone(&workers).serve(LANE, desk.clone(), stop.clone()));
+        eventually("it runs", async || desk.ran("bread") == 1).await;
+        let pulled = t.store.write("pull", |tx| jobs::pull(tx, Errand::KIND, LANE, "bread")).await;
+        assert_eq!(pulled, Ok(true));
+        desk.gate.add_permits(2);
+        eventually("it is done", async || state(&t, &id).await.0 == "done").await;
+        assert_eq!(desk.ran("bread"), 2, "the pull came after the first run had begun");
+        stop.cancel();
+        assert_eq!(serving.await.unwrap(), Ok(()));
+    }
+
     async fn stopping_waits_for_the_running_jobs(t: TestStore) {
         let desk = Desk::new(&t.store);
         let id = order(&t, "bread", Doing::Wait).await;

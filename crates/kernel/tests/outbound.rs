@@ -267,6 +267,19 @@ async fn a_pause_beyond_the_deadline_ends_the_call_and_keeps_the_next_one_back()
     assert_eq!(send(&outbound, call(Manner::Keyed), &server.url("/")).await.unwrap().status(), 200);
 }
 
+/// Who keeps the pauses has to hear of each, because it may be about more than this host.
+#[tokio::test]
+async fn a_429_whose_pause_the_caller_keeps_is_the_answer_whatever_may_be_repeated() {
+    let server = Server::start(|_| says("429 Too Many Requests", "retry-after: 1\r\n", "")).await;
+    let outbound = outbound();
+    let mut own = call(Manner::Read);
+    own.own_pauses = true;
+    let answer = send(&outbound, own.clone(), &server.url("/")).await.unwrap();
+    assert_eq!((answer.status().as_u16(), server.hits()), (429, 1));
+    assert_eq!(send(&outbound, own, &server.url("/")).await.unwrap().status(), 429);
+    assert_eq!(server.hits(), 2, "and nothing keeps the next one back but the caller");
+}
+
 #[tokio::test]
 async fn a_429_without_a_time_is_the_callers_business() {
     let server = Server::start(|_| says("429 Too Many Requests", "", "{\"retry_after\":3}")).await;

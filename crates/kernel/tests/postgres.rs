@@ -110,6 +110,10 @@ async fn a_session_of_ours_keeps_what_comes_often_whatever_is_null_in_it() {
     ten_rounds(&store).await;
     assert!(kept(&store).await >= 4, "the session keeps {} statements", kept(&store).await);
     assert_eq!(answer(&store, "select current_setting('search_path')").await, Value::Text("semel".into()));
+    let plans = "select current_setting('plan_cache_mode')";
+    let writing = store.write("plans", move |tx| tx.one(plans, &[])?.get::<String>(0)).await;
+    assert_eq!(writing, Ok("force_generic_plan".to_owned()), "one plan serves every transaction that writes");
+    assert_eq!(answer(&store, plans).await, Value::Text("auto".into()), "a look's plan may know its parameters");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

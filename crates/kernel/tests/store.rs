@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, mpsc};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use futures_util::FutureExt;
 use semel_kernel::args;
 use semel_kernel::clock::{Clock, Stopwatch};
 use semel_kernel::store::migrate::{KERNEL, Migration, Room};
-use semel_kernel::store::{Engine, Expect, ManySql, Store, StoreError, StoreOptions, StoreUrl};
+use semel_kernel::store::{Engine, Expect, ManySql, Store, StoreError, StoreOptions, StoreUrl, Tx};
 use semel_kernel::testing::{PgServer, TestStore, eventually, options};
 
 const THINGS: Room = Room {
@@ -68,7 +69,7 @@ semel_kernel::each_store! { ROOMS;
         });
         let last = t.store.write("last", |tx| tx.execute(ADD, args!["last"]));
         // Each is submitted when it is polled first, and the gate opens after the last one.
-        let opens = async { open.send(()).unwrap() };
+        let opens = async move { open.send(()).unwrap() };
         let (first, twice, swallows, regrets, panics, last, ()) =
             tokio::join!(first, twice, swallows, regrets, panics, last, opens);
 
@@ -192,6 +193,40 @@ semel_kernel::each_store! { ROOMS;
     async fn the_database_answers_a_ping(t: TestStore) {
         assert_eq!(t.store.ping(Duration::from_secs(10)).await, Ok(()));
     }
+}
+
+/// How often a closure runs that shares its commit with `neighbour`, which is undone.
+async fn runs_beside<F>(t: &TestStore, name: &'static str, neighbour: F) -> usize
+where
+    F: FnMut(&mut Tx) -> Result<(), StoreError> + Send + 'static,
+{
+    let (open, gate) = mpsc::channel::<()>();
+    let holds = t.store.write("holds", move |_| {
+        let _ = gate.recv();
+        Ok::<(), StoreError>(())
+    });
+    let runs = Arc::new(AtomicUsize::new(0));
+    let counts = Arc::clone(&runs);
+    let counted = t.store.write("counted", move |tx| {
+        counts.fetch_add(1, Ordering::SeqCst);
+        tx.execute(ADD, args![name])
+    });
+    let neighbour = t.store.write("neighbour", neighbour);
+    let opens = async move { open.send(()).unwrap() };
+    let (held, counted, neighbour, ()) = tokio::join!(holds, counted, neighbour, opens);
+    assert_eq!((held, counted, neighbour), (Ok(()), Ok(1), Err(StoreError::Closed)));
+    runs.load(Ordering::SeqCst)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_on_sqlite_runs_again_only_to_undo_what_one_of_it_wrote() {
+    let t = TestStore::sqlite(ROOMS).await;
+    let refuses = |tx: &mut Tx| tx.rows("select name from things", &[]).and(Err(StoreError::Closed));
+    assert_eq!(runs_beside(&t, "one", refuses).await, 1);
+    let regrets = |tx: &mut Tx| tx.execute(ADD, args!["regretted"]).and(Err(StoreError::Closed));
+    assert_eq!(runs_beside(&t, "two", regrets).await, 2);
+    assert_eq!(runs_beside(&t, "three", regrets).await, 1, "the next few batches run under savepoints at once");
+    assert_eq!(names(&t).await, ["one", "three", "two"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -79,6 +79,20 @@ impl Intake {
     }
 }
 
+/// Takes one notice in, in a transaction of the caller's: for who received it by another way than a door, and made it durable before. It
+/// acts as if it had come through [`Intake::accept`].
+pub fn accept(tx: &mut Tx, chance: &Chance, notice: Notice, options: &IntakeOptions) -> Result<Receipt, StoreError> {
+    let now = tx.now();
+    let row = Prepared {
+        hash: hex::encode(Sha256::digest(&notice.body)),
+        notice: Arc::new(notice),
+        id: new_id(InboxId::PREFIX, now, chance),
+        job: new_id("job", now, chance),
+    };
+    tx.wake(options.lane);
+    accept_one(tx, &row, options)
+}
+
 /// A notice with all that its rows need.
 #[derive(Clone)]
 struct Prepared {

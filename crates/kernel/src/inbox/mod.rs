@@ -7,7 +7,7 @@
 mod intake;
 mod sql;
 
-pub use intake::{Intake, IntakeOptions};
+pub use intake::{Intake, IntakeOptions, accept};
 pub use sql::STATEMENTS;
 
 use crate::args;

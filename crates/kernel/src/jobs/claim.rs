@@ -24,7 +24,10 @@ pub struct Claim {
 /// The proof that a run has written its end into a transaction.
 #[must_use]
 #[derive(Debug)]
-pub struct Ended(());
+pub struct Ended {
+    /// Whether the job lives on and may be due again soon.
+    pub(super) lives: bool,
+}
 
 impl Claim {
     /// The job's id.
@@ -57,21 +60,22 @@ impl Claim {
     pub fn finish_as(&self, tx: &mut Tx, outcome: Outcome) -> Result<Ended, StoreError> {
         tx.later(sql::FINISH, args![&self.job, self.fence, outcome.as_str()], Expect::Rows(1))?;
         let now = tx.now();
-        tx.later(sql::FINISHED, args![&self.job, now, &self.owner, self.started.millis()], Expect::Rows(1))?;
-        Ok(Ended(()))
+        // The row is there: `FINISH` has just touched it, or the transaction ends.
+        tx.later(sql::FINISHED, args![&self.job, now, &self.owner, self.started.millis()], Expect::Any)?;
+        Ok(Ended { lives: false })
     }
 
     /// Keeps the job alive until `at`, or runs it at once when it was pulled meanwhile. Costs no attempt.
     pub fn again(&self, tx: &mut Tx, at: Time) -> Result<Ended, StoreError> {
         tx.later(sql::AGAIN, args![&self.job, self.fence, at], Expect::Rows(1))?;
         self.tell(tx, "retry", None)?;
-        Ok(Ended(()))
+        Ok(Ended { lives: true })
     }
 
     /// The same as [`Claim::again`] without a row of history, for a look that comes again for ever and mostly finds nothing.
     pub fn again_quietly(&self, tx: &mut Tx, at: Time) -> Result<Ended, StoreError> {
         tx.later(sql::AGAIN, args![&self.job, self.fence, at], Expect::Rows(1))?;
-        Ok(Ended(()))
+        Ok(Ended { lives: true })
     }
 
     /// Puts the job off until `at`, or to now when it was pulled meanwhile: nothing was done, and it costs no attempt. Like
@@ -81,7 +85,7 @@ impl Claim {
         let why = short(why);
         tx.later(sql::FAIL, args![&self.job, self.fence, at, &why, 1_i64], Expect::Rows(1))?;
         self.tell(tx, "retry", Some(&why))?;
-        Ok(Ended(()))
+        Ok(Ended { lives: true })
     }
 
     /// The same as [`Claim::again`] for a call that the other side took, and whose end it will tell later.

@@ -138,6 +138,14 @@ pub enum JobError {
         /// Why.
         text: String,
     },
+    /// The same where nothing is wrong: by our own rule others go first. No warning, since a busy hour is full of these.
+    #[error("{text} (again at {at})")]
+    NotItsTurn {
+        /// When.
+        at: Time,
+        /// Whom it waits for.
+        text: String,
+    },
     /// No repeat can help: a person decides.
     #[error("{text}")]
     DeadLetter {

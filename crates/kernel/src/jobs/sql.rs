@@ -8,18 +8,27 @@ crate::statements! {
         where kind = $1 and slot = $2 and state in ('ready', 'running')";
     CANCEL = "update jobs set state = 'cancelled', ended_at = $3 where kind = $1 and slot = $2 and state = 'ready'";
     /// PostgreSQL skips rows that another worker holds; SQLite has one writer and nothing to skip. The rows are chosen in
-    /// a step of its own, because a plan may run a subquery of `in (…)` more than once and so choose too many.
+    /// a step of its own, because a plan may run a subquery of `in (…)` more than once and so choose too many. PostgreSQL
+    /// gets them as an array: a plan that does not know the limit takes a join with what is due for one with a tenth of all
+    /// that waits, and is made anew for each claim or reads the whole table; an array is ten keys to it.
     CLAIM = {
         sqlite: "update jobs set state = 'running', fence = fence + 1, attempts = attempts + 1, owner = $2, pulled = 0,
             lease_until = semel_now() + $3, claimed_at = semel_now()
             where id in (select id from jobs where lane = $1 and state = 'ready' and run_at <= semel_now() order by run_at, id limit $4)
             returning id, kind, payload, fence, attempts, max_attempts, thread",
         postgres: "with due as materialized (select id from jobs where lane = $1 and state = 'ready' and run_at <= semel_now()
-                order by run_at, id limit $4 for update skip locked)
-            update jobs j set state = 'running', fence = j.fence + 1, attempts = j.attempts + 1, owner = $2, pulled = false,
-            lease_until = semel_now() + $3, claimed_at = semel_now() from due where j.id = due.id
-            returning j.id, j.kind, j.payload, j.fence, j.attempts, j.max_attempts, j.thread",
+                order by run_at, id limit $4 for update skip locked),
+            claimed as (update jobs j set state = 'running', fence = j.fence + 1, attempts = j.attempts + 1, owner = $2, pulled = false,
+                lease_until = semel_now() + $3, claimed_at = semel_now() where j.id = any(array(select id from due))
+                returning j.id, j.kind, j.payload, j.fence, j.attempts, j.max_attempts, j.thread)
+            select id, kind, payload, fence, attempts, max_attempts, thread, cast(null as bigint) from claimed
+            union all
+            select null, null, null, null, null, null, null, (select n.run_at - semel_now() from jobs n
+                where n.lane = $1 and n.state = 'ready' and n.id not in (select id from due) order by n.run_at limit 1)
+            where (select count(*) from due) < $4",
     };
+    /// In how many milliseconds the next job of a lane is due. On PostgreSQL `CLAIM` says it in a last row of its own, without
+    /// an id, whenever it claimed less than it may: a worker that found nothing more asks nothing more.
     NEXT_DUE = "select run_at - semel_now() from jobs where lane = $1 and state = 'ready' order by run_at limit 1";
     /// Only what this process still works on, by name and fence: a claim that nobody works on has to run out, also while an
     /// older run of the same job hangs. The pairs come as one JSON list; each engine opens it with its own function.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -16,7 +16,7 @@ use crate::args;
 use crate::clock::{Chance, Stopwatch, Time, millis};
 use crate::failpoint::{check, hit, reach, spawn, told};
 use crate::history::{self, Entry};
-use crate::store::{Engine, Row, Store, StoreError, Tx};
+use crate::store::{Engine, Row, Store, StoreError, Tx, Value};
 
 /// How workers behave.
 #[derive(Clone, Debug)]
@@ -35,7 +35,7 @@ pub struct WorkersOptions {
 impl WorkersOptions {
     /// Sensible values for the process `owner`.
     pub fn new(owner: String) -> Self {
-        Self { owner, lease: Duration::from_secs(60), poll: Duration::from_secs(2), concurrency: 16 }
+        Self { owner, lease: Duration::from_secs(60), poll: Duration::from_secs(2), concurrency: 32 }
     }
 }
 
@@ -55,12 +55,27 @@ pub struct Dead {
 /// How often PostgreSQL is asked while other copies tell of their work: only a notice that was lost is found so.
 const POLL_WHEN_TOLD: Duration = Duration::from_secs(15);
 
+/// How long a lane that is at work lets jobs and free places gather before it claims: one claim then takes several jobs. A
+/// lane without work claims at once.
+const GATHERING: Duration = Duration::from_millis(1);
+
+/// How soon a lane looks again after a job that ended well: it is due once more if it was pulled while it ran.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
 /// Waits between tries to write how a run failed, in seconds. Giving up leaves the job to the end of its claim.
 const FAILURE_PAUSES_S: [u64; 6] = [1, 2, 4, 8, 16, 30];
 
 type Running = Pin<Box<dyn Future<Output = Result<Ended, JobError>> + Send>>;
 type Runner<C> = Arc<dyn Fn(&str, C, Claim) -> Result<Running, JobError> + Send + Sync>;
 type OnDead = Arc<dyn Fn(&mut Tx, &Dead) -> Result<(), StoreError> + Send + Sync>;
+
+/// What a claim found.
+struct Claimed {
+    /// Payloads with the right to run them.
+    claims: Vec<(String, Claim)>,
+    /// In how many milliseconds the next job is due, when fewer were claimed than could be.
+    next: Option<i64>,
+}
 
 struct Kind<C> {
     run: Runner<C>,
@@ -146,41 +161,57 @@ impl<C: Clone + Send + Sync + 'static> Workers<C> {
         lane: &'static str,
         cx: &C,
         stop: &CancellationToken,
-        wake: &tokio::sync::Notify,
+        wake: &Notify,
         slots: &Arc<Semaphore>,
         running: &TaskTracker,
     ) -> Result<(), StoreError> {
+        // Told by jobs that ended well.
+        let ended = Arc::new(Notify::new());
         loop {
             let first = tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 slot = Arc::clone(slots).acquire_owned() => slot.map_err(|_| StoreError::Closed)?,
             };
+            if !running.is_empty() {
+                tokio::time::sleep(GATHERING).await;
+            }
             let mut free = vec![first];
             while let Ok(more) = Arc::clone(slots).try_acquire_owned() {
                 free.push(more);
             }
             check("lane.claim", lane)?;
-            let claimed = self.claim(lane, free.len()).await?;
+            let Claimed { claims, next } = self.claim(lane, free.len()).await?;
             hit("lane.claimed", lane);
-            let full = claimed.len() == free.len();
-            for (payload, claim) in claimed {
-                let (this, cx, slot) = (Arc::clone(self), cx.clone(), free.pop());
+            let full = claims.len() == free.len();
+            for (payload, claim) in claims {
+                let (this, cx, slot, ended) = (Arc::clone(self), cx.clone(), free.pop(), Arc::clone(&ended));
                 running.spawn(async move {
-                    this.perform(&payload, cx, claim).await;
+                    let lives = this.perform(&payload, cx, claim).await;
                     drop(slot);
                     // It may be due again sooner than this lane, which saw it running, would look.
-                    this.store.waker(lane).notify_one();
+                    if lives {
+                        this.store.waker(lane).notify_one();
+                    } else {
+                        ended.notify_one();
+                    }
                 });
             }
             drop(free);
             if full {
                 continue;
             }
-            let pause = self.pause(lane).await?;
+            let pause = self.pause(next);
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 () = wake.notified() => {}
                 () = tokio::time::sleep(pause) => {}
+                () = ended.notified() => {
+                    tokio::select! {
+                        () = stop.cancelled() => return Ok(()),
+                        () = wake.notified() => {}
+                        () = tokio::time::sleep(pause.min(LOOK_AGAIN)) => {}
+                    }
+                }
             }
         }
     }
@@ -192,7 +223,7 @@ impl<C: Clone + Send + Sync + 'static> Workers<C> {
         loop {
             let before = ran;
             for lane in &self.lanes {
-                for (payload, claim) in self.claim(lane, 8).await? {
+                for (payload, claim) in self.claim(lane, 8).await?.claims {
                     self.perform(&payload, cx.clone(), claim).await;
                     ran += 1;
                 }
@@ -224,29 +255,43 @@ impl<C: Clone + Send + Sync + 'static> Workers<C> {
         }
     }
 
-    async fn pause(&self, lane: &'static str) -> Result<Duration, StoreError> {
-        let row = self.store.rows("jobs.next", sql::NEXT_DUE, args![lane]).await?;
-        let due = match row.first() {
-            Some(row) => Duration::from_millis(u64::try_from(row.get::<i64>(0)?.max(1)).unwrap_or(1)),
+    /// How long to wait for the job that is due next, `next` milliseconds from now.
+    fn pause(&self, next: Option<i64>) -> Duration {
+        let due = match next {
+            Some(due) => Duration::from_millis(u64::try_from(due.max(1)).unwrap_or(1)),
             None => Duration::from_secs(24 * 3600),
         };
-        Ok(if self.store.engine() == Engine::Postgres { due.min(self.poll()) } else { due })
+        if self.store.engine() == Engine::Postgres { due.min(self.poll()) } else { due }
     }
 
     fn poll(&self) -> Duration {
         if self.store.hears_copies() { self.options.poll.max(POLL_WHEN_TOLD) } else { self.options.poll }
     }
 
-    async fn claim(&self, lane: &'static str, most: usize) -> Result<Vec<(String, Claim)>, StoreError> {
+    async fn claim(&self, lane: &'static str, most: usize) -> Result<Claimed, StoreError> {
         let (owner, lease) = (self.options.owner.clone(), millis(self.options.lease));
-        let most = i64::try_from(most).unwrap_or(1);
-        let rows =
-            self.store.single("jobs.claim", move |tx| tx.rows(sql::CLAIM, args![lane, &owner, lease, most])).await?;
+        let claimed = self.store.single("jobs.claim", move |tx| {
+            let limit = i64::try_from(most).unwrap_or(1);
+            let mut rows = tx.rows(sql::CLAIM, args![lane, &owner, lease, limit])?;
+            let next: Option<i64> = match tx.engine() {
+                // A row without an id tells it.
+                Engine::Postgres => match rows.iter().position(|row| row.values().first() == Some(&Value::Null)) {
+                    Some(place) => rows.remove(place).get(7)?,
+                    None => None,
+                },
+                Engine::Sqlite if rows.len() < most => {
+                    tx.first(sql::NEXT_DUE, args![lane])?.map(|row| row.get(0)).transpose()?
+                }
+                Engine::Sqlite => None,
+            };
+            Ok::<_, StoreError>((rows, next))
+        });
+        let (rows, next) = claimed.await?;
         let mut claims: Vec<(String, Claim)> =
             rows.iter().map(|row| self.claim_of(row)).collect::<Result<_, StoreError>>()?;
         // In the order in which they were written, whatever order a database gives its answer.
         claims.sort_by(|(_, one), (_, other)| one.job.as_str().cmp(other.job.as_str()));
-        Ok(claims)
+        Ok(Claimed { claims, next })
     }
 
     fn claim_of(&self, row: &Row) -> Result<(String, Claim), StoreError> {
@@ -263,7 +308,8 @@ impl<C: Clone + Send + Sync + 'static> Workers<C> {
         Ok((row.get(2)?, claim))
     }
 
-    async fn perform(&self, payload: &str, cx: C, claim: Claim) {
+    /// Runs a job and writes how it ended. Whether it lives on.
+    async fn perform(&self, payload: &str, cx: C, claim: Claim) -> bool {
         let _working = Working::on(&self.running, &claim);
         let error = match self.kinds.get_key_value(claim.kind.as_str()) {
             None => JobError::Later {
@@ -274,13 +320,20 @@ impl<C: Clone + Send + Sync + 'static> Workers<C> {
                 Err(error) => error,
                 // A task of its own, so that a panic ends this run and nothing else.
                 Ok(running) => match spawn(between_places(name, running)).await {
-                    Ok(Ok(_)) => return,
+                    Ok(Ok(ended)) => return ended.lives,
                     Ok(Err(error)) => error,
                     Err(panic) => JobError::Retry(format!("the job panicked: {panic}")),
                 },
             },
         };
-        tracing::warn!(job.id = %claim.job, job.kind = %claim.kind, attempt = claim.attempts, %error, "job did not end");
+        match &error {
+            JobError::NotItsTurn { .. } => {
+                tracing::debug!(job.id = %claim.job, job.kind = %claim.kind, %error, "job waits for its turn");
+            }
+            _ => {
+                tracing::warn!(job.id = %claim.job, job.kind = %claim.kind, attempt = claim.attempts, %error, "job did not end");
+            }
+        }
         let error = Arc::new(error);
         let mut pauses = FAILURE_PAUSES_S.into_iter();
         while let Err(failed) = self.write_failure(&claim, &error).await {
@@ -288,10 +341,11 @@ impl<C: Clone + Send + Sync + 'static> Workers<C> {
             let Some(pause) = pauses.next().filter(|_| failed.is_passing()) else {
                 // The claim is not renewed any more: it runs out, and the job is due again.
                 self.stranded.store(true, Ordering::SeqCst);
-                return;
+                return true;
             };
             tokio::time::sleep(Duration::from_secs(pause)).await;
         }
+        true
     }
 
     async fn write_failure(&self, claim: &Claim, error: &Arc<JobError>) -> Result<(), StoreError> {
@@ -311,7 +365,9 @@ impl<C: Clone + Send + Sync + 'static> Workers<C> {
                     tx.execute(sql::FAIL, args![&claim.job, claim.fence, at, &text, free])
                 };
                 let buried = match &*error {
-                    JobError::Later { at, .. } => again(tx, *at, 1).map(|rows| (rows, false)),
+                    JobError::Later { at, .. } | JobError::NotItsTurn { at, .. } => {
+                        again(tx, *at, 1).map(|rows| (rows, false))
+                    }
                     JobError::Retry(_) if !claim.is_last() => again(tx, now + wait, 0).map(|rows| (rows, false)),
                     JobError::Retry(_) => bury(tx, &claim, &text, Outcome::Unknown).map(|rows| (rows, true)),
                     JobError::DeadLetter { outcome, .. } => bury(tx, &claim, &text, *outcome).map(|rows| (rows, true)),

@@ -56,6 +56,9 @@ pub struct Call {
     pub public_only: bool,
     /// The pace of this host key, if it has one.
     pub pace: Option<Pace>,
+    /// The caller keeps the pauses that a 429 asks for, because one may be about less than the whole host, as a chat, or about
+    /// more than this host key. So a 429 is never repeated here: it is the answer.
+    pub own_pauses: bool,
 }
 
 impl Call {
@@ -69,6 +72,7 @@ impl Call {
             manner,
             public_only: false,
             pace: None,
+            own_pauses: false,
         }
     }
 }

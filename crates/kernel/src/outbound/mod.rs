@@ -54,6 +54,9 @@ pub struct OutboundOptions {
     pub proxy: Option<String>,
     /// What we call ourselves.
     pub user_agent: String,
+    /// Keeps the pace that a call names. Off only in a simulation, where each call takes its time by hand and nobody can
+    /// wait for a slot.
+    pub paced: bool,
 }
 
 impl Default for OutboundOptions {
@@ -65,6 +68,7 @@ impl Default for OutboundOptions {
             allow_private: false,
             proxy: None,
             user_agent: concat!("semel/", env!("CARGO_PKG_VERSION")).to_owned(),
+            paced: true,
         }
     }
 }
@@ -80,6 +84,7 @@ struct Inner {
     own: Wire,
     public: Wire,
     allow_private: bool,
+    paced: bool,
 }
 
 impl std::fmt::Debug for Outbound {
@@ -100,6 +105,7 @@ impl Outbound {
             own: Wire::new(&options, false)?,
             public: Wire::new(&options, true)?,
             allow_private: options.allow_private,
+            paced: options.paced,
             // A step of the machine's clock must not keep a host shut, nor open it too soon.
             clock: clock.steady(),
             chance,
@@ -195,6 +201,8 @@ impl Round<'_> {
             sent += 1;
             let mut outcome = self.send(pass, sent).await;
             let again = match &outcome {
+                // Whoever keeps the pauses has to hear of each one at once.
+                Ok(answer) if self.is_callers_pause(answer.status()) => false,
                 Ok(answer) => retry::after_answer(manner, answer.status(), self.says_when(answer)),
                 Err(error) => retry::after_error(manner, error),
             };
@@ -230,10 +238,11 @@ impl Round<'_> {
     async fn pass(&self) -> Result<Pass<'_>, OutboundError> {
         let Inner { clock, hosts, .. } = self.inner;
         let key = self.call.host_key.as_str();
+        let pace = self.call.pace.filter(|_| self.inner.paced);
         let mut waited = None;
         loop {
             let now = clock.now();
-            match hosts.knock(key, now, self.latest, self.call.pace, waited) {
+            match hosts.knock(key, now, self.latest, pace, waited) {
                 Door::Go { probe } => return Ok(Pass { inner: self.inner, key, probe, reported: false }),
                 Door::Open { until } => return Err(BreakerOpen { until }.into()),
                 Door::TooLong { until } => return Err(OutboundError::Paused { until }),
@@ -243,7 +252,7 @@ impl Round<'_> {
                     }
                     // A machine that stalled wakes everybody who waited at once: who missed the slot takes another one.
                     let late = clock.now().since(until);
-                    let missed = self.call.pace.is_some_and(|pace| late > pace.grace());
+                    let missed = pace.is_some_and(|pace| late > pace.grace());
                     waited = (!missed).then_some(pause);
                 }
             }
@@ -267,7 +276,9 @@ impl Round<'_> {
                 let status = answer.status();
                 tracing::debug!(label, host_key, status = status.as_u16(), took_ms, attempt, "outbound call answered");
                 let health = if status.is_server_error() { Health::Ill } else { Health::Well };
-                (health, Some(status.as_u16()), retry::pause(status, answer.headers(), now))
+                let is_callers = self.is_callers_pause(status);
+                let pause = if is_callers { None } else { retry::pause(status, answer.headers(), now) };
+                (health, Some(status.as_u16()), pause)
             }
             Err(error) => {
                 tracing::debug!(label, host_key, took_ms, attempt, error = %error, "outbound call failed");
@@ -277,6 +288,11 @@ impl Round<'_> {
         let took_ms = u64::try_from(took_ms).unwrap_or(0);
         pass.report(now, Tried { probe: false, health, status, took_ms, again: attempt > 1, pause });
         outcome
+    }
+
+    /// Whether the caller keeps the pause that this answer asks for.
+    fn is_callers_pause(&self, status: http::StatusCode) -> bool {
+        self.call.own_pauses && status == http::StatusCode::TOO_MANY_REQUESTS
     }
 
     fn says_when(&self, answer: &Response<Vec<u8>>) -> bool {

@@ -1,7 +1,9 @@
 //! SQLite: one writer thread with group commit, a few reader threads.
 //!
-//! What waits together runs each under its own savepoint and shares one commit. A batch forms while the last one is
-//! being written, without a timer. Nobody is answered before the commit; a failed commit fails the whole batch; a
+//! What waits together shares one commit. A batch forms while the last one is being written, without a timer. Nearly
+//! always all of it is kept, so its members run one after another without a savepoint, which would copy every page that
+//! they touch; when one of them has to be undone after it wrote, the batch is rolled back and runs again, each under its
+//! own savepoint, and so do the next few. Nobody is answered before the commit; a failed commit fails the whole batch; a
 //! failed sync ends the process, because what the disk holds is unknown from then on.
 
 mod copy;
@@ -34,6 +36,8 @@ const OLDEST: i32 = 3_051_003;
 const BATCH: usize = 256;
 const QUEUE: usize = 4096;
 const READERS: usize = 3;
+/// Batches that run under savepoints from the start after one that had to run twice: where some are undone, more will be.
+const CAREFUL: u32 = 16;
 
 pub(super) struct Sqlite {
     writer: SyncSender<Box<dyn Work>>,
@@ -161,6 +165,7 @@ fn teach_time(connection: &Connection, clock: &Clock) -> rusqlite::Result<()> {
 
 fn write_loop(mut connection: Connection, queue: &Receiver<Box<dyn Work>>, clock: &Clock) {
     let mut texts = Texts::default();
+    let mut careful = 0;
     while let Ok(first) = queue.recv() {
         let mut batch = vec![first];
         while batch.len() < BATCH
@@ -172,56 +177,41 @@ fn write_loop(mut connection: Connection, queue: &Receiver<Box<dyn Work>>, clock
             batch.into_iter().for_each(|work| work.finish(Err(lost_by("store.taken", "writer"))));
             continue;
         }
-        write_batch(&mut connection, &mut texts, batch, clock);
+        write_batch(&mut connection, &mut texts, batch, clock, &mut careful);
         hit("store.told", "writer");
     }
 }
 
-fn write_batch(connection: &mut Connection, texts: &mut Texts, batch: Vec<Box<dyn Work>>, clock: &Clock) {
+/// Runs `batch` and commits it. `careful` counts the batches to come that run under savepoints from the start.
+fn write_batch(
+    connection: &mut Connection,
+    texts: &mut Texts,
+    mut batch: Vec<Box<dyn Work>>,
+    clock: &Clock,
+    careful: &mut u32,
+) {
     if let Err(error) = control(connection, "begin immediate") {
         let error = store_error(&error);
         batch.into_iter().for_each(|work| work.finish(Err(error.clone())));
         return;
     }
-    let alone = batch.len() == 1;
-    // Whether each one shall be kept, or what its caller must hear although its closure said `Ok`.
-    let mut done: Vec<(Box<dyn Work>, Result<bool, StoreError>)> = Vec::with_capacity(batch.len());
-    let mut lost: Option<StoreError> = None;
-    for mut work in batch {
-        if lost.is_some() || work.abandoned() {
-            done.push((work, Ok(false)));
-            continue;
-        }
-        if !alone && let Err(error) = control(connection, "savepoint one") {
-            lost = Some(store_error(&error));
-            done.push((work, Ok(false)));
-            continue;
-        }
-        let mut database = OnSqlite { connection, texts };
-        let mut tx =
-            Tx { database: &mut database, engine: Engine::Sqlite, now: clock.now(), failed: None, woken: Vec::new() };
-        let verdict = work.run(&mut tx);
-        let fate = match &verdict {
-            Verdict::Commit => Ok(true),
-            Verdict::Undo => Ok(false),
-            Verdict::Again(error) | Verdict::Broken(error) => Err(error.clone()),
+    // What is alone is undone with its transaction.
+    let guarded = batch.len() > 1 && *careful > 0;
+    *careful = careful.saturating_sub(1);
+    let mut ran = run_batch(connection, texts, &mut batch, clock, guarded);
+    if ran.again {
+        *careful = CAREFUL;
+        let anew = control(connection, "rollback").and_then(|()| control(connection, "begin immediate"));
+        ran = match anew {
+            Ok(()) => run_batch(connection, texts, &mut batch, clock, true),
+            Err(error) => Ran { fates: vec![Ok(false); batch.len()], lost: Some(store_error(&error)), again: false },
         };
-        // Some failures (disk full, out of memory) roll the whole transaction back by themselves.
-        if connection.is_autocommit() {
-            lost = Some(match verdict {
-                Verdict::Broken(error) => error,
-                _ => StoreError::Unavailable("the database gave the batch up".into()),
-            });
-        } else if !alone {
-            let undone = if fate == Ok(true) { Ok(()) } else { control(connection, "rollback to one") };
-            lost = undone.and_then(|()| control(connection, "release one")).err().map(|error| store_error(&error));
-        }
-        done.push((work, fate));
     }
+    let Ran { fates, lost, .. } = ran;
     let outcome = match lost {
         Some(error) => Err(error),
-        None if done.iter().any(|(_, fate)| *fate == Ok(true)) => {
-            let kept = || done.iter().filter(|(_, fate)| *fate == Ok(true)).map(|(work, _)| work.label());
+        None if fates.contains(&Ok(true)) => {
+            let kept = || batch.iter().zip(&fates).filter(|(_, fate)| **fate == Ok(true)).map(|(work, _)| work.label());
             // Every one is reached, also behind one that fails.
             let fails =
                 kept().fold(None, |found, label| if fail("commit.before", label) { Some(label) } else { found });
@@ -240,10 +230,67 @@ fn write_batch(connection: &mut Connection, texts: &mut Texts, batch: Vec<Box<dy
     if !connection.is_autocommit() {
         let _ = connection.execute_batch("rollback");
     }
-    for (work, fate) in done {
+    for (work, fate) in batch.into_iter().zip(fates) {
         // What was undone by its own error carries that error itself.
         work.finish(outcome.clone().and(fate.map(|_| ())));
     }
+}
+
+/// What running a batch came to.
+struct Ran {
+    /// For each of the batch, whether it shall be kept, or what its caller must hear although its closure said `Ok`.
+    fates: Vec<Result<bool, StoreError>>,
+    /// Why nothing of the batch can be kept.
+    lost: Option<StoreError>,
+    /// Something that was written has to be undone alone, which takes savepoints: the batch has to run again.
+    again: bool,
+}
+
+fn run_batch(
+    connection: &mut Connection,
+    texts: &mut Texts,
+    batch: &mut [Box<dyn Work>],
+    clock: &Clock,
+    guarded: bool,
+) -> Ran {
+    let alone = batch.len() == 1;
+    let mut ran = Ran { fates: Vec::with_capacity(batch.len()), lost: None, again: false };
+    for work in batch.iter_mut() {
+        if ran.lost.is_some() || work.abandoned() {
+            ran.fates.push(Ok(false));
+            continue;
+        }
+        if guarded && let Err(error) = control(connection, "savepoint one") {
+            ran.lost = Some(store_error(&error));
+            ran.fates.push(Ok(false));
+            continue;
+        }
+        let mut database = OnSqlite::new(connection, texts);
+        let mut tx =
+            Tx { database: &mut database, engine: Engine::Sqlite, now: clock.now(), failed: None, woken: Vec::new() };
+        let verdict = work.run(&mut tx);
+        let wrote = database.wrote;
+        let fate = match &verdict {
+            Verdict::Commit => Ok(true),
+            Verdict::Undo => Ok(false),
+            Verdict::Again(error) | Verdict::Broken(error) => Err(error.clone()),
+        };
+        // Some failures (disk full, out of memory) roll the whole transaction back by themselves.
+        if connection.is_autocommit() {
+            ran.lost = Some(match verdict {
+                Verdict::Broken(error) => error,
+                _ => StoreError::Unavailable("the database gave the batch up".into()),
+            });
+        } else if guarded {
+            let undone = if fate == Ok(true) { Ok(()) } else { control(connection, "rollback to one") };
+            ran.lost = undone.and_then(|()| control(connection, "release one")).err().map(|error| store_error(&error));
+        } else if !alone && wrote && fate != Ok(true) {
+            ran.again = true;
+            return ran;
+        }
+        ran.fates.push(fate);
+    }
+    ran
 }
 
 fn lost_by(place: &str, label: &str) -> StoreError {
@@ -285,7 +332,7 @@ fn read_loop(mut connection: Connection, queue: &Mutex<Receiver<Box<dyn Work>>>,
             work.finish(Err(store_error(&error)));
             continue;
         }
-        let mut database = OnSqlite { connection: &mut connection, texts: &mut texts };
+        let mut database = OnSqlite::new(&mut connection, &mut texts);
         let mut tx =
             Tx { database: &mut database, engine: Engine::Sqlite, now: clock.now(), failed: None, woken: Vec::new() };
         let verdict = work.run(&mut tx);
@@ -323,6 +370,14 @@ pub(super) fn numbered(text: &str) -> String {
 struct OnSqlite<'a> {
     connection: &'a mut Connection,
     texts: &'a mut Texts,
+    /// Whether a statement ran that may have changed something.
+    wrote: bool,
+}
+
+impl<'a> OnSqlite<'a> {
+    fn new(connection: &'a mut Connection, texts: &'a mut Texts) -> Self {
+        Self { connection, texts, wrote: false }
+    }
 }
 
 impl Database for OnSqlite<'_> {
@@ -330,11 +385,13 @@ impl Database for OnSqlite<'_> {
         let text = self.texts.of(sql.sqlite);
         let prepared = self.connection.prepare_cached(text);
         let mut statement = prepared.map_err(|error| statement_error(sql.sqlite, &error))?;
+        self.wrote |= !statement.readonly();
         all_rows(&mut statement, args, sql.sqlite)
     }
 
     fn rows_of(&mut self, text: &str) -> Result<Vec<Row>, StoreError> {
         let mut statement = self.connection.prepare(text).map_err(|error| statement_error(text, &error))?;
+        self.wrote |= !statement.readonly();
         all_rows(&mut statement, &[], text)
     }
 
@@ -342,6 +399,7 @@ impl Database for OnSqlite<'_> {
         let text = self.texts.of(sql.sqlite);
         let told = |error| statement_error(sql.sqlite, &error);
         let mut statement = self.connection.prepare_cached(text).map_err(told)?;
+        self.wrote |= !statement.readonly();
         let touched = statement.execute(params_from_iter(args)).map_err(told)?;
         Ok(touched as u64)
     }

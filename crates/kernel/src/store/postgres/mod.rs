@@ -23,6 +23,7 @@ use super::{Mode, StoreError, StoreOptions};
 use crate::clock::{Clock, Stopwatch, Time};
 use address::Address;
 use session::Session;
+use statements::Often;
 
 const QUEUE: usize = 4096;
 /// How long a connection may take to be ready, when a statement may take longer.
@@ -37,6 +38,8 @@ struct Pool {
     statement: Duration,
     clock: Clock,
     most: usize,
+    /// Statements that come often, whichever session they come in.
+    often: Often,
     /// The database's clock when a connection was last made, and how long ago that was.
     synced: Mutex<Option<(i64, Stopwatch)>>,
     state: Mutex<State>,
@@ -58,6 +61,7 @@ impl Postgres {
             statement: options.statement,
             clock: clock.clone(),
             most: options.pool_max.max(1),
+            often: Often::default(),
             synced: Mutex::new(None),
             state: Mutex::new(State::default()),
             wake: Condvar::new(),

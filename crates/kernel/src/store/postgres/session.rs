@@ -1,6 +1,7 @@
 //! One thread's connection, and the runs of a caller's work on it.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -76,7 +77,7 @@ impl Session {
             }
         }
         pool.sync(clock_ms);
-        self.link = Some(Link { client, direct, statements: Statements::default() });
+        self.link = Some(Link { client, direct, statements: Statements::new(Arc::clone(&pool.often)) });
         hit("store.connected", "session");
         Ok(())
     }

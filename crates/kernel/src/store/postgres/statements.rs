@@ -2,13 +2,16 @@
 //!
 //! A text that comes once is sent as it is. When it comes a second time it is sent once more as it is, and prepared
 //! behind the commit of its transaction, so that nobody waits for a round trip of its own; from then on only its name
-//! and its parameters travel, and the server neither reads nor plans it again.
+//! and its parameters travel, and the server neither reads nor plans it again. What came twice in one session comes in the
+//! others, too: there it is prepared behind its first coming.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex};
 
 use tokio_postgres::Statement;
 use tokio_postgres::types::Type;
 
+use super::lock;
 use super::values::Parameter;
 
 /// Prepared statements at most. Each costs the server some ten kilobytes in every session.
@@ -17,11 +20,15 @@ const PREPARED: usize = 256;
 const TEXTS: usize = 1024;
 /// Sets of parameter types remembered at most for one text: nulls make many.
 const VARIANTS: usize = 4;
-/// Statements prepared behind one commit at most.
-const AT_ONCE: usize = 8;
+/// Statements prepared behind one commit at most: all of a settlement's.
+const AT_ONCE: usize = 32;
+
+/// The texts that came twice in some session of a pool, with the types of their parameters.
+pub(super) type Often = Arc<Mutex<HashSet<((usize, usize), Vec<Type>)>>>;
 
 #[derive(Default)]
 pub(super) struct Statements {
+    often: Often,
     /// By the text's place in memory, which is its for as long as the program runs.
     texts: HashMap<(usize, usize), Vec<Variant>>,
     due: Vec<Due>,
@@ -49,6 +56,11 @@ pub(super) struct Due {
 }
 
 impl Statements {
+    /// Those of a new session of a pool that knows `often`.
+    pub(super) fn new(often: Often) -> Self {
+        Self { often, ..Self::default() }
+    }
+
     /// Notes that `text` is about to be sent, and answers its prepared statement if there is one that fits.
     pub(super) fn meet(&mut self, text: &'static str, params: &[Parameter<'_>]) -> Option<Statement> {
         let key = key(text);
@@ -64,14 +76,23 @@ impl Statements {
             }
         }
         let types: Vec<Type> = params.iter().map(Parameter::kind).collect();
-        if let Some(variant) = variants.iter_mut().find(|variant| variant.types == types) {
-            if matches!(variant.state, State::Once) && self.prepared < PREPARED {
-                variant.state = State::Due;
-                self.prepared += 1;
-                self.due.push(Due { text, types });
+        let place = match variants.iter().position(|variant| variant.types == types) {
+            Some(place) => place,
+            None if variants.len() < VARIANTS => {
+                variants.push(Variant { types: types.clone(), state: State::Once });
+                if !lock(&self.often).contains(&(key, types.clone())) {
+                    return None;
+                }
+                variants.len() - 1
             }
-        } else if variants.len() < VARIANTS {
-            variants.push(Variant { types, state: State::Once });
+            None => return None,
+        };
+        let variant = &mut variants[place];
+        if matches!(variant.state, State::Once) && self.prepared < PREPARED {
+            lock(&self.often).insert((key, types.clone()));
+            variant.state = State::Due;
+            self.prepared += 1;
+            self.due.push(Due { text, types });
         }
         None
     }
@@ -98,7 +119,7 @@ impl Statements {
 
     /// Forgets everything: what was prepared no longer fits the schema.
     pub(super) fn clear(&mut self) {
-        *self = Self::default();
+        *self = Self::new(Arc::clone(&self.often));
     }
 
     fn forget_unprepared(&mut self) {
@@ -140,6 +161,21 @@ mod tests {
         statements.learn(&due[0], None);
         statements.meet(TEXT, &[Parameter::One(&number)]);
         assert!(statements.take_due().is_empty(), "what cannot be prepared is not tried for ever");
+    }
+
+    #[test]
+    fn what_came_twice_in_one_session_is_due_at_its_first_coming_in_another() {
+        let often = Often::default();
+        let (mut one, mut other) = (Statements::new(Arc::clone(&often)), Statements::new(often));
+        one.meet(TEXT, &[]);
+        one.meet(TEXT, &[]);
+        other.meet(TEXT, &[]);
+        other.meet("select 2", &[]);
+        let due: Vec<&str> = other.take_due().iter().map(|due| due.text).collect();
+        assert_eq!(due, [TEXT]);
+        other.clear();
+        other.meet(TEXT, &[]);
+        assert_eq!(other.take_due().len(), 1, "a new schema does not change what comes often");
     }
 
     #[test]

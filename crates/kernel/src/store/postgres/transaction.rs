@@ -22,7 +22,10 @@ use crate::store::{Expect, ManySql, Mode, Row, Sql, StoreError, Value};
 
 /// What a session of our own is told once, so that its transactions need not be.
 pub(super) const OURS: &str = "set search_path to semel; set statement_timeout to '10s'";
-const BEGIN: &str = "begin";
+/// What a transaction that writes runs goes by keys, and keeps what has a partial index in its text: its plan need not know
+/// its parameters and is made once for a statement and session, not anew for each of the first runs. What only looks may
+/// ask for a range of all that ever was, whose plan depends on where the range begins.
+const BEGIN: &str = "begin; set local plan_cache_mode to force_generic_plan";
 const BEGIN_READ: &str = "begin read only";
 /// Behind a pooler the next transaction may run in another session, so each one says it.
 const BEGIN_ANYWHERE: &str = "begin; set local search_path to semel; set local statement_timeout to '10s'";

@@ -45,7 +45,7 @@ fn open(path: &Path, clock: &Clock) -> Result<Connection, StoreError> {
 
 fn look_over(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
     let mut texts = Texts::default();
-    let mut database = OnSqlite { connection, texts: &mut texts };
+    let mut database = OnSqlite::new(connection, &mut texts);
     let told = database.rows(Sql::both("pragma integrity_check(1)"), &[])?;
     let first: Option<String> = told.first().map(|row| row.get(0)).transpose()?;
     if first.as_deref() != Some("ok") {
@@ -65,7 +65,7 @@ where
     E: From<StoreError>,
 {
     let mut texts = Texts::default();
-    let mut database = OnSqlite { connection, texts: &mut texts };
+    let mut database = OnSqlite::new(connection, &mut texts);
     let mut tx =
         Tx { database: &mut database, engine: Engine::Sqlite, now: clock.now(), failed: None, woken: Vec::new() };
     let changed = change(&mut tx);
