@@ -78,6 +78,14 @@ pub enum Gone {
     NoRights,
 }
 
+impl Gone {
+    /// Whether nothing of this bot reaches the person until they come back by themselves. The others are about a group or a
+    /// channel, whose owner can change it.
+    pub const fn is_unreachable(self) -> bool {
+        matches!(self, Self::Blocked | Self::Deactivated | Self::NotFound | Self::NeverStarted)
+    }
+}
+
 /// A message that Telegram took.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sent {

@@ -12,7 +12,7 @@ use crate::multipart::Form;
 use crate::{Request, Response};
 
 /// Carries our message id. Telegram ignores it; a log, a proxy or a fake of the outside world can tell repeats by it.
-const MESSAGE_ID: &str = "x-request-id";
+pub(crate) const MESSAGE_ID: &str = "x-request-id";
 
 /// Longest address and token that are taken, far above any real one.
 const LONGEST: usize = 1024;
@@ -165,7 +165,7 @@ impl Bot {
         self.token.split_once(':').map_or(self.token.as_str(), |(_, secret)| secret)
     }
 
-    fn call(&self, method: &str, body: Vec<u8>) -> Request {
+    pub(crate) fn call(&self, method: &str, body: Vec<u8>) -> Request {
         let mut request = Request::new(body);
         *request.method_mut() = Method::POST;
         *request.uri_mut() = Uri::try_from(self.address(method)).expect("the address was tried in Bot::new");
@@ -189,7 +189,7 @@ struct Upload<'a> {
 }
 
 /// Buttons as Telegram reads them, in a JSON body or as the text of a form's field.
-fn keyboard(buttons: &[Vec<Button>]) -> Value {
+pub(crate) fn keyboard(buttons: &[Vec<Button>]) -> Value {
     json!({ "inline_keyboard": buttons })
 }
 
@@ -223,7 +223,7 @@ fn is_token(text: &str) -> bool {
 
 /// An id as a header. Ours are plain ASCII and pass unchanged; any other byte is percent-encoded, so that different ids
 /// stay different and nobody can end the header early.
-fn header_value(id: &str) -> HeaderValue {
+pub(crate) fn header_value(id: &str) -> HeaderValue {
     let mut plain = String::with_capacity(id.len());
     for byte in id.bytes() {
         if byte.is_ascii_graphic() && byte != b'%' {

@@ -6,6 +6,9 @@ pub const TEXT_LIMIT: usize = 4096;
 /// Longest caption of a file, in UTF-16 units after parsing.
 pub const CAPTION_LIMIT: usize = 1024;
 
+/// Marks that one message keeps: bold words, links, code. Telegram drops the rest of them, and their words stay.
+pub const ENTITY_LIMIT: usize = 100;
+
 /// Longest data behind a button, in bytes.
 pub const CALLBACK_DATA_LIMIT: usize = 64;
 
