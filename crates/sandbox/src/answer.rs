@@ -48,6 +48,17 @@ pub(crate) fn garbage() -> Response {
     answer(200, "application/json", "<html><head><title>502 Bad Gatew")
 }
 
+/// The page of a gateway that got no answer from the service behind it.
+pub(crate) fn page(status: u16) -> Response {
+    let page = "<html><head><title>Bad Gateway</title></head><body><center><h1>Bad Gateway</h1></center></body></html>";
+    answer(status, "text/html; charset=utf-8", page)
+}
+
+/// A refusal under the status of a success.
+pub(crate) fn not_ok() -> Response {
+    json(200, &serde_json::json!({ "ok": false, "description": "Bad Request: chat not found" }))
+}
+
 /// See [`CutMark`].
 pub(crate) fn cut() -> Response {
     let mut response = text(500, "");

@@ -2,7 +2,7 @@
 //!
 //! | what | members |
 //! |---|---|
-//! | `fault` | `target` yookassa, heleket, crystalpay, telegram; `what` part of `METHOD /path`, or a Bot API method; `fault` status, status_after, too_many, garbage, cut_before, cut_after, delay; `value` status, seconds or ms; `times` |
+//! | `fault` | `target` yookassa, heleket, crystalpay, telegram; `what` part of `METHOD /path`, or a Bot API method; `fault` status, status_after, too_many, garbage, page, not_ok, cut_before, cut_after, delay; `value` status, seconds or ms; `times` |
 //! | `lift`, `clear` | `id` of a fault; nothing |
 //! | `pay` | `provider` and `id`, or `ours`; `act` pay, short, over, hold, decline, expire, resend; `amount` decimal text pays just that |
 //! | `hooks` | `act` list, send, resend, drop, send_all with `id`; or `act` knobs with `duplicate`, `delay_ms`, `jitter_ms`, `drop_next`, `drop_percent`, `forwarded_for` |
@@ -10,6 +10,10 @@
 //! | `forge` | `provider`, `body` text, `headers` object |
 //! | `hook_url` | `url` of YooKassa's webhooks |
 //! | `chat` | `chat_id`, `state` open, blocked, deactivated, kicked, not_found, migrated with `to` |
+//! | `say` | `chat_id`, `text`: somebody writes to the bot |
+//! | `press` | `chat_id`, and `button` with its words, or `message_id` and `data`: somebody presses a button |
+//! | `pay_stars` | `chat_id`, and `payer` if it is somebody else: somebody presses Pay under the newest invoice there |
+//! | `stars` | `lose_next`, `repeat`, `other_sum`: how payments in Stars go wrong |
 //! | `limits` | `on` |
 //! | `payments` | nothing: the list |
 
@@ -20,14 +24,14 @@ use axum::routing::post;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use crate::answer;
 use crate::faults::{Fault, FaultId, Target};
 use crate::outbox::{HookId, HookKnobs};
 use crate::pages;
 use crate::params::{self, Params};
 use crate::payments::{Payment, Provider};
-use crate::telegram::{ChatState, TelegramLimits};
+use crate::telegram::{ChatState, StarKnobs, TelegramLimits};
 use crate::world::{World, lock};
+use crate::{answer, clock};
 
 pub(crate) fn router() -> Router<World> {
     Router::new().route("/control/{what}", post(control))
@@ -75,9 +79,41 @@ async fn act(world: &World, what: &str, params: &Params) -> Result<Value, String
             *lock(&world.yookassa_hook_url) = params.filled("url");
             Ok(Value::Null)
         }
+        "say" => {
+            let chat = params.int("chat_id").ok_or("chat_id is a number")?;
+            let text = needed(params, "text")?;
+            Ok(json!(world.live(|town, now| town.say(chat, &text, now))))
+        }
+        "press" => {
+            let chat = params.int("chat_id").ok_or("chat_id is a number")?;
+            let (message, data) = match params.filled("button") {
+                Some(words) => {
+                    let found = lock(&world.town).button(chat, &words);
+                    found.ok_or_else(|| format!("there is no button {words:?}"))?
+                }
+                None => (params.int("message_id").unwrap_or_default(), needed(params, "data")?),
+            };
+            Ok(json!(world.live(|town, now| town.press(chat, message, &data, now))))
+        }
         "chat" => {
             let chat = params.int("chat_id").ok_or("chat_id is a number")?;
             lock(&world.town).set_state(chat, chat_state(params)?);
+            Ok(Value::Null)
+        }
+        "pay_stars" => {
+            let chat = params.int("chat_id").ok_or("chat_id is a number")?;
+            let payer = params.int("payer").unwrap_or(chat);
+            let asked = lock(&world.town).pay_stars(payer, chat, clock::now_ms());
+            world.carry();
+            Ok(json!(asked.ok_or("there is no invoice")?))
+        }
+        "stars" => {
+            let knobs = StarKnobs {
+                lose_next: number_or(params, "lose_next")?,
+                repeat: number_or(params, "repeat")?,
+                other_sum: params.int("other_sum"),
+            };
+            lock(&world.town).till.knobs = knobs;
             Ok(Value::Null)
         }
         "limits" => {
@@ -121,6 +157,8 @@ fn fault_of(params: &Params) -> Result<(Target, Fault, Option<u32>), String> {
         "status_after" => Fault::StatusAfter(status()?),
         "too_many" => Fault::TooMany { retry_after: number(params, "value")? },
         "garbage" => Fault::Garbage,
+        "page" => Fault::Page(status()?),
+        "not_ok" => Fault::NotOk,
         "cut_before" => Fault::CutBefore,
         "cut_after" => Fault::CutAfter,
         "delay" => Fault::Delay(number(params, "value")?),

@@ -113,6 +113,8 @@ async fn spoil(provider: Provider, fault: Option<Fault>, router: Router, request
         None | Some(Fault::Delay(_)) => arrive(run(router, request).await),
         Some(Fault::CutBefore) => Err(Cut),
         Some(Fault::Status(status)) => Ok(refusal(provider, status, None)),
+        Some(Fault::Page(status)) => Ok(answer::page(status)),
+        Some(Fault::NotOk) => Ok(answer::not_ok()),
         Some(Fault::TooMany { retry_after }) => {
             Ok(answer::with_retry_after(refusal(provider, 429, Some(retry_after)), retry_after))
         }

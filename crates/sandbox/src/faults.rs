@@ -48,6 +48,10 @@ pub enum Fault {
     },
     /// Happens, then answered with 200 and bytes that no client can read.
     Garbage,
+    /// Answered with this status and a page of HTML, as a gateway before the service does; nothing happens.
+    Page(u16),
+    /// Refused in the Bot API's form (`ok: false`, chat not found) under status 200; nothing happens.
+    NotOk,
     /// The connection closes without an answer; nothing happens.
     CutBefore,
     /// Happens, then the connection closes without an answer.

@@ -166,7 +166,7 @@ impl World {
         self.post(&url, &all, body).await.0
     }
 
-    async fn post(&self, url: &str, headers: &[(String, String)], body: Bytes) -> (HookOutcome, i64) {
+    pub(crate) async fn post(&self, url: &str, headers: &[(String, String)], body: Bytes) -> (HookOutcome, i64) {
         let mut request = self.sender.0.post(url).body(body);
         for (name, value) in headers {
             request = request.header(name.as_str(), value.as_str());

@@ -11,7 +11,7 @@
 //! |---|---|
 //! | `/yookassa/v3`, `/heleket`, `/crystalpay/v3`, `/telegram` | the services, see [`Sandbox::yookassa_url`] and its neighbours |
 //! | `/pay/{provider}/{id}` | the page on which a customer pays |
-//! | `/chat/{chat_id}` | the chat as the customer sees it |
+//! | `/chat/{chat_id}` | the chat as the customer sees it, with buttons that can be pressed; below it `/write`, to type |
 //! | `/` and `POST /control/{what}` | the board, and the same as JSON |
 //! | `/truth` | the ground truth |
 
@@ -47,7 +47,9 @@ pub use crate::options::{
 };
 pub use crate::outbox::{HookId, HookKnobs, HookOutcome, HookState, HookView, Notice};
 pub use crate::payments::{PayError, PaymentView, Provider};
-pub use crate::telegram::{Button, ChatState, File, Message, TelegramLimits};
+pub use crate::telegram::{
+    Button, ChatState, CheckoutAnswer, File, Invoice, Message, PressAnswer, StarKnobs, StarPayment, TelegramLimits,
+};
 pub use crate::truth::{GtHook, GtPay, GtTg, Truth};
 
 use crate::payments::{Move, Payment};
@@ -276,6 +278,124 @@ impl Sandbox {
     /// Enforces limits from now on, or none.
     pub fn set_telegram_limits(&self, limits: Option<TelegramLimits>) {
         lock(&self.world.town).limits.rule = limits;
+    }
+}
+
+/// People and the bot. Each deed becomes an update; its number is the answer.
+///
+/// A box that sends by itself posts it to the webhook, if there is one. Otherwise it waits to be asked for.
+impl Sandbox {
+    /// Somebody writes to the bot in the private chat with it.
+    pub fn say(&self, chat_id: i64, text: &str) -> i64 {
+        self.world.live(|town, now| town.say(chat_id, text, now))
+    }
+
+    /// Somebody presses the newest button whose words contain `words`. Nothing if there is none that sends something back.
+    pub fn press(&self, chat_id: i64, words: &str) -> Option<i64> {
+        let (message_id, data) = lock(&self.world.town).button(chat_id, words)?;
+        Some(self.press_data(chat_id, message_id, &data))
+    }
+
+    /// Somebody sends what a button would send, whether there is such a button or not.
+    pub fn press_data(&self, chat_id: i64, message_id: i64, data: &str) -> i64 {
+        self.world.live(|town, now| town.press(chat_id, message_id, data, now))
+    }
+
+    /// Somebody presses Pay under the newest invoice in their chat: the bot is asked whether they may, and its yes charges them. Nothing
+    /// if there is no invoice.
+    pub fn pay_stars(&self, chat_id: i64) -> Option<i64> {
+        self.pay_stars_as(chat_id, chat_id)
+    }
+
+    /// The same by another person, into whose hands the invoice came.
+    pub fn pay_stars_as(&self, payer: i64, chat_id: i64) -> Option<i64> {
+        let asked = lock(&self.world.town).pay_stars(payer, chat_id, clock::now_ms());
+        self.world.carry();
+        asked
+    }
+
+    /// What the bot said to people who were about to pay, oldest first.
+    pub fn checkout_answers(&self) -> Vec<CheckoutAnswer> {
+        lock(&self.world.town).till.answers()
+    }
+
+    /// Every charge in Stars, oldest first.
+    pub fn star_payments(&self) -> Vec<StarPayment> {
+        lock(&self.world.town).till.payments()
+    }
+
+    /// Somebody paid Stars to another program that used this bot, at a moment in milliseconds since 1970.
+    pub fn sold_elsewhere(&self, payer: i64, stars: i64, at_ms: i64) {
+        lock(&self.world.town).sold_elsewhere(payer, stars, at_ms);
+    }
+
+    /// Telegram itself gives a charge back, as after a dispute. False when there is none, or it went back before.
+    pub fn take_stars_back(&self, charge: &str) -> bool {
+        let bot = self.world.options.bot_token.split(':').next().unwrap_or_default();
+        let (is_back, changed) = {
+            let mut town = lock(&self.world.town);
+            (town.take_stars_back(charge, bot, clock::now_ms()), town.till.take_changes())
+        };
+        for row in changed {
+            lock(&self.world.truth).pay(row);
+        }
+        self.world.carry();
+        is_back
+    }
+
+    /// Sets how payments in Stars go wrong from now on.
+    pub fn set_star_knobs(&self, knobs: StarKnobs) {
+        lock(&self.world.town).till.knobs = knobs;
+    }
+
+    /// Somebody blocks the bot.
+    pub fn block(&self, chat_id: i64) -> i64 {
+        self.world.live(|town, now| town.block(chat_id, true, now))
+    }
+
+    /// Somebody lets the bot in again.
+    pub fn unblock(&self, chat_id: i64) -> i64 {
+        self.world.live(|town, now| town.block(chat_id, false, now))
+    }
+
+    /// An update of any kind and form comes to the bot: what is forged, garbled, or of a Telegram that is yet to be.
+    pub fn send_update(&self, kind: &str, body: serde_json::Value) -> i64 {
+        self.world.live(|town, _| town.send_update(kind, body))
+    }
+
+    /// The menu of commands that the bot set for a language, or for everybody else (empty): each with what it says.
+    pub fn bot_commands(&self, language: &str) -> Vec<(String, String)> {
+        lock(&self.world.town).mail.commands(language)
+    }
+
+    /// Sets the language that a person's Telegram names: `ru`, `en`. Without one it names none.
+    pub fn set_language(&self, person: i64, code: &str) {
+        lock(&self.world.town).mail.set_language(person, code);
+    }
+
+    /// What the bot answered to presses so far, oldest first.
+    pub fn press_answers(&self) -> Vec<PressAnswer> {
+        lock(&self.world.town).mail.answers()
+    }
+
+    /// How many updates wait to be received.
+    pub fn waiting_updates(&self) -> usize {
+        lock(&self.world.town).mail.waits()
+    }
+
+    /// Every update so far comes once more, also what was confirmed.
+    pub fn repeat_updates(&self) {
+        lock(&self.world.town).mail.repeat();
+    }
+
+    /// The next update's number leaves a gap of so many.
+    pub fn skip_updates(&self, numbers: i64) {
+        lock(&self.world.town).mail.skip(numbers);
+    }
+
+    /// Posts what waits to the bot's webhook, until one is not taken; answers the statuses.
+    pub async fn post_updates(&self) -> Vec<Option<u16>> {
+        self.world.post_updates().await
     }
 }
 

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use axum::Router;
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
-use axum::routing::get;
+use axum::routing::{get, post};
 use http::HeaderValue;
 use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use serde_json::json;
@@ -23,6 +23,10 @@ pub(crate) fn router() -> Router<World> {
         .route("/", get(board))
         .route("/pay/{provider}/{id}", get(pay_page).post(pay_act))
         .route("/chat/{chat}", get(chat_page))
+        .route("/chat/{chat}/write", get(write_page))
+        .route("/chat/{chat}/say", post(say_act))
+        .route("/chat/{chat}/press", post(press_act))
+        .route("/chat/{chat}/pay", post(pay_stars_act))
         .route("/chat/{chat}/{message}/file", get(chat_file))
         .route("/truth", get(truth))
 }
@@ -42,6 +46,7 @@ input, select { font: inherit; padding: .4rem; border: 1px solid #c4c9d2; border
 table { border-collapse: collapse; width: 100%; font-size: .92rem; }
 th, td { text-align: left; padding: .3rem .6rem .3rem 0; border-bottom: 1px solid #eceef2; vertical-align: top; }
 .message { background: #fff; border-radius: 12px; padding: .6rem .9rem; margin: 0 0 .7rem; border: 1px solid #dfe2e8; }
+.message.own { background: #e3f1dd; margin-left: 4rem; } form.inline { display: inline; }
 .message p { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; } .message img { max-width: 100%; }
 code { overflow-wrap: anywhere; }
 ";
@@ -197,7 +202,39 @@ pub(crate) async fn act_on(world: &World, provider: &str, id: &str, act: &str) -
 // ---- the customer's chat
 
 async fn chat_page(State(world): State<World>, Path(chat): Path<i64>) -> Response {
-    let messages = lock(&world.town).messages(chat);
+    let mut out = chat_body(&world, chat);
+    if chat > 0 {
+        for command in COMMANDS {
+            add!(
+                out,
+                "<form method=\"post\" action=\"/chat/{chat}/say\" class=\"inline\"><button name=\"text\" value=\"{command}\">{command}</button></form>"
+            );
+        }
+        add!(out, "<a class=\"button\" href=\"/chat/{chat}/write\">Write something else</a>");
+    }
+    page("Chat", "narrow", Some(3), &out)
+}
+
+/// What people tell a shop's bot most often.
+const COMMANDS: [&str; 5] = ["/start", "/catalog", "/orders", "/balance", "/help"];
+
+/// The same without looking again by itself: that would take away what is being typed.
+async fn write_page(State(world): State<World>, Path(chat): Path<i64>) -> Response {
+    let mut out = chat_body(&world, chat);
+    add!(
+        out,
+        "<form method=\"post\" action=\"/chat/{chat}/say\"><input name=\"text\" autofocus size=\"30\" \
+         placeholder=\"/start, or a text\"> <button>Send</button></form>\
+         <a class=\"button\" href=\"/chat/{chat}\">Back to the chat</a>"
+    );
+    page("Chat", "narrow", None, &out)
+}
+
+fn chat_body(world: &World, chat: i64) -> String {
+    let (messages, answers, till) = {
+        let town = lock(&world.town);
+        (town.messages(chat), town.mail.answers(), town.till.answers())
+    };
     let mut out = format!("<h1>Chat {chat} <span class=\"quiet\">as the customer sees it</span></h1>");
     if messages.is_empty() {
         out.push_str("<p class=\"quiet\">No message yet. This page looks again by itself.</p>");
@@ -205,11 +242,55 @@ async fn chat_page(State(world): State<World>, Path(chat): Path<i64>) -> Respons
     for message in &messages {
         add_message(&mut out, chat, message);
     }
-    page("Chat", "narrow", Some(3), &out)
+    let refused = till.iter().rev().find(|answer| answer.payer == chat).and_then(|answer| answer.text.as_deref());
+    if let Some(text) = refused {
+        add!(out, "<section class=\"note\">{}</section>", escape(text));
+    }
+    let last = answers.iter().rev().find(|answer| answer.chat_id == chat);
+    if let Some(text) = last.and_then(|answer| answer.text.as_deref()) {
+        add!(out, "<section class=\"note\">{}</section>", escape(text));
+    }
+    out
+}
+
+async fn say_act(State(world): State<World>, Path(chat): Path<i64>, request: Request) -> Response {
+    match Params::read(request).await {
+        Ok(params) => {
+            if let Some(text) = params.filled("text") {
+                world.live(|town, now| town.say(chat, &text, now));
+            }
+            answer::see_other(&format!("/chat/{chat}"))
+        }
+        Err(why) => answer::text(400, why),
+    }
+}
+
+async fn press_act(State(world): State<World>, Path(chat): Path<i64>, request: Request) -> Response {
+    match Params::read(request).await {
+        Ok(params) => {
+            let message = params.int("message").unwrap_or_default();
+            if let Some(data) = params.filled("data") {
+                world.live(|town, now| town.press(chat, message, &data, now));
+            }
+            answer::see_other(&format!("/chat/{chat}"))
+        }
+        Err(why) => answer::text(400, why),
+    }
+}
+
+/// Presses Pay under the newest invoice of the chat.
+async fn pay_stars_act(State(world): State<World>, Path(chat): Path<i64>) -> Response {
+    let asked = lock(&world.town).pay_stars(chat, chat, clock::now_ms());
+    world.carry();
+    match asked {
+        Some(_) => answer::see_other(&format!("/chat/{chat}")),
+        None => answer::text(404, "There is no invoice in this chat"),
+    }
 }
 
 fn add_message(out: &mut String, chat: i64, message: &Message) {
-    add!(out, "<div class=\"message\" id=\"m{}\">", message.id);
+    let class = if message.own { "message own" } else { "message" };
+    add!(out, "<div class=\"{class}\" id=\"m{}\">", message.id);
     if message.photo.is_some() {
         add!(out, "<img alt=\"photo\" src=\"/chat/{chat}/{}/file\">", message.id);
     }
@@ -223,18 +304,32 @@ fn add_message(out: &mut String, chat: i64, message: &Message) {
             file.bytes.len()
         );
     }
+    if let Some(invoice) = &message.invoice {
+        add!(
+            out,
+            "<form method=\"post\" action=\"/chat/{chat}/pay\"><button class=\"main\">Pay {} ⭐</button></form>",
+            invoice.stars
+        );
+    }
     for button in &message.buttons {
-        add_button(out, button);
+        add_button(out, chat, message.id, button);
     }
     let edited = if message.edited_at.is_some() { ", edited" } else { "" };
     add!(out, "<div class=\"quiet\">{}{edited}</div></div>", clock::utc(message.at));
 }
 
-fn add_button(out: &mut String, button: &Button) {
+fn add_button(out: &mut String, chat: i64, message: i64, button: &Button) {
     let text = escape(&button.text);
-    match &button.url {
-        Some(url) => add!(out, "<a class=\"button\" href=\"{}\">{text}</a>", link(url)),
-        None => add!(out, "<span class=\"button quiet\">{text}</span>"),
+    match (&button.url, &button.callback_data) {
+        (Some(url), _) => add!(out, "<a class=\"button\" href=\"{}\">{text}</a>", link(url)),
+        (None, Some(data)) => add!(
+            out,
+            "<form method=\"post\" action=\"/chat/{chat}/press\" class=\"inline\">\
+             <input type=\"hidden\" name=\"message\" value=\"{message}\">\
+             <button name=\"data\" value=\"{}\">{text}</button></form>",
+            escape(data)
+        ),
+        (None, None) => add!(out, "<span class=\"button quiet\">{text}</span>"),
     }
 }
 
@@ -352,6 +447,7 @@ fn add_faults(out: &mut String, world: &World) {
          <option>crystalpay</option><option>telegram</option></select> \
          <input name=\"what\" placeholder=\"POST /payments or sendMessage\"> \
          <select name=\"fault\"><option>status</option><option>status_after</option><option>too_many</option><option>garbage</option>\
+         <option>page</option><option>not_ok</option>\
          <option>cut_before</option><option>cut_after</option><option>delay</option></select> \
          <input name=\"value\" placeholder=\"status, seconds or ms\" size=\"18\"> \
          <input name=\"times\" placeholder=\"times (empty: always)\" size=\"18\"> <button>Add</button></form>\

@@ -34,9 +34,9 @@ pub struct GtHook {
 /// What a provider holds for a payment now: one row per payment on which money ever moved.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GtPay {
-    /// Who holds the money.
-    pub provider: Provider,
-    /// The shop id, merchant id or login.
+    /// Who holds the money: a provider's name, or `stars`.
+    pub provider: String,
+    /// The shop id, merchant id or login; the bot's id for Stars.
     pub merchant: String,
     /// The provider's id of the payment.
     pub provider_payment_id: String,
@@ -96,7 +96,7 @@ pub struct Truth {
 #[derive(Default)]
 pub(crate) struct Log {
     hooks: Vec<GtHook>,
-    payments: BTreeMap<(Provider, String), GtPay>,
+    payments: BTreeMap<(String, String), GtPay>,
     calls: Vec<GtTg>,
     file: Option<File>,
 }
@@ -117,7 +117,7 @@ impl Log {
 
     /// Keeps the payment's totals if they changed; a payment that never saw money has no row.
     pub(crate) fn pay(&mut self, row: GtPay) {
-        let key = (row.provider, row.provider_payment_id.clone());
+        let key = (row.provider.clone(), row.provider_payment_id.clone());
         let known = self.payments.get(&key);
         if known == Some(&row) || (known.is_none() && row.captured == 0 && row.refunded == 0) {
             return;

@@ -101,7 +101,7 @@ impl World {
     /// Writes down what the provider holds for this payment now. Call while the register is locked, so that rows stay in order.
     pub(crate) fn note_money(&self, payment: &Payment) {
         lock(&self.truth).pay(GtPay {
-            provider: payment.provider,
+            provider: payment.provider.as_str().to_owned(),
             merchant: hooks::merchant(&self.options, payment.provider).to_owned(),
             provider_payment_id: payment.id.clone(),
             currency: payment.currency.clone(),

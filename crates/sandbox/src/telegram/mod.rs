@@ -5,9 +5,9 @@
 mod html;
 mod limits;
 mod picture;
+mod stars;
 mod town;
-
-use std::time::Duration;
+mod updates;
 
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
@@ -17,8 +17,10 @@ use serde_json::{Map, Value, json};
 
 pub use self::limits::TelegramLimits;
 pub(crate) use self::picture::Picture;
+pub use self::stars::{CheckoutAnswer, StarKnobs, StarPayment};
 pub(crate) use self::town::Town;
-pub use self::town::{Button, ChatState, File, Message};
+pub use self::town::{Button, ChatState, File, Invoice, Message};
+pub use self::updates::PressAnswer;
 use crate::faults::{Fate, Fault};
 use crate::params::Params;
 use crate::truth::GtTg;
@@ -26,13 +28,17 @@ use crate::world::{World, lock};
 use crate::{answer, clock};
 
 /// The methods that this Telegram knows, lower case; any other is answered 404.
-const KNOWN: [&str; 15] = [
+const KNOWN: [&str; 19] = [
     "getme",
     "getupdates",
     "setwebhook",
     "deletewebhook",
     "getwebhookinfo",
     "answercallbackquery",
+    "answerprecheckoutquery",
+    "getstartransactions",
+    "refundstarpayment",
+    "sendinvoice",
     "setmycommands",
     "deletemycommands",
     "sendchataction",
@@ -50,7 +56,7 @@ pub(crate) fn router() -> Router<World> {
 
 /// Whether a call counts against the limits and stands in the ground truth.
 fn is_paced(name: &str) -> bool {
-    matches!(name, "sendmessage" | "senddocument" | "sendphoto" | "editmessagetext" | "deletemessage")
+    matches!(name, "sendmessage" | "senddocument" | "sendphoto" | "sendinvoice" | "editmessagetext" | "deletemessage")
 }
 
 /// A call that Telegram did not do.
@@ -146,11 +152,18 @@ async fn call(
         Err(why) => return Refusal::bad(&why).answer(),
     };
     if name == "getupdates" && fault.is_none() {
-        // A long poll that nothing ends: nobody writes to this bot.
-        let seconds = params.int("timeout").unwrap_or(0).clamp(0, 50).unsigned_abs();
-        tokio::time::sleep(Duration::from_secs(seconds) / world.options.time_scale.max(1)).await;
+        let cut_off = updates::wait(&world, &params).await;
+        if let Some(refusal) = cut_off {
+            return refusal.answer();
+        }
     }
-    decide(&world, &Call { method, name, request_id, params }, fault)
+    // These bring updates on their way.
+    let is_news = matches!(name.as_str(), "setwebhook" | "answerprecheckoutquery" | "refundstarpayment");
+    let answer = decide(&world, &Call { method, name, request_id, params }, fault);
+    if is_news {
+        world.carry();
+    }
+    answer
 }
 
 /// Decides a call in one step: clock, limits, effect and ground truth under one lock, so that rows stand in the order of their times.
@@ -162,10 +175,14 @@ fn decide(world: &World, call: &Call, fault: Option<Fault>) -> Response {
 
     let outcome = match &fault {
         Some(Fault::CutBefore) => Err(Refusal::by_fault(500)),
-        Some(Fault::Status(status)) => Err(Refusal::by_fault(*status)),
+        Some(Fault::Status(status) | Fault::Page(status)) => Err(Refusal::by_fault(*status)),
+        Some(Fault::NotOk) => Err(Refusal::bad("chat not found")),
         Some(Fault::TooMany { retry_after }) => Err(Refusal::too_many(i64::try_from(*retry_after).unwrap_or(i64::MAX))),
         _ => town.perform(&call.name, chat, &call.params, bot, now),
     };
+    for row in town.till.take_changes() {
+        lock(&world.truth).pay(row);
+    }
     let answer_lost =
         matches!(fault, Some(Fault::CutBefore | Fault::CutAfter | Fault::Garbage | Fault::StatusAfter(_)));
     let retry_after = outcome.as_ref().err().and_then(|refusal| refusal.retry_after);
@@ -194,6 +211,8 @@ fn decide(world: &World, call: &Call, fault: Option<Fault>) -> Response {
     match fault {
         Some(Fault::CutBefore | Fault::CutAfter) => answer::cut(),
         Some(Fault::Garbage) => answer::garbage(),
+        Some(Fault::Page(status)) => answer::page(status),
+        Some(Fault::NotOk) => answer::not_ok(),
         Some(Fault::StatusAfter(status)) => Refusal::by_fault(status).answer(),
         _ => match outcome {
             Ok(result) => done(&result),

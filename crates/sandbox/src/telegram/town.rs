@@ -10,6 +10,8 @@ use super::Refusal;
 use super::html;
 use super::limits::{Limits, TelegramLimits};
 use super::picture::Picture;
+use super::stars::{self, Till};
+use super::updates::Mail;
 use crate::params::{Params, Upload};
 
 const DOCUMENT_CAP: usize = 50 * 1024 * 1024;
@@ -57,6 +59,19 @@ pub struct Button {
     pub callback_data: Option<String>,
 }
 
+/// An invoice in Telegram Stars below which somebody may press Pay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invoice {
+    /// What is bought.
+    pub title: String,
+    /// More about it.
+    pub description: String,
+    /// What comes back to the bot with the money; the customer does not see it.
+    pub payload: String,
+    /// How many Stars.
+    pub stars: i64,
+}
+
 /// A message as the customer sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
@@ -68,12 +83,16 @@ pub struct Message {
     pub document: Option<File>,
     /// A photo.
     pub photo: Option<File>,
+    /// An invoice.
+    pub invoice: Option<Invoice>,
     /// Links in the text, then the inline keyboard row by row.
     pub buttons: Vec<Button>,
     /// When it came, milliseconds.
     pub at: i64,
     /// When it was last edited, milliseconds.
     pub edited_at: Option<i64>,
+    /// Whether the customer wrote it.
+    pub own: bool,
 }
 
 #[derive(Default)]
@@ -89,7 +108,8 @@ pub(crate) struct Town {
     chats: BTreeMap<i64, Chat>,
     names: BTreeMap<String, i64>,
     files: BTreeMap<String, File>,
-    webhook: Option<String>,
+    pub(crate) mail: Mail,
+    pub(crate) till: Till,
     pub(crate) limits: Limits,
     /// Calls so far: the last call's number.
     pub(crate) calls: u64,
@@ -148,24 +168,36 @@ impl Town {
         }
         match name {
             "getme" => Ok(me(bot)),
-            "getupdates" if self.webhook.is_some() => {
-                let text = "Conflict: can't use getUpdates method while webhook is active; use deleteWebhook to delete the webhook first";
-                Err(Refusal::new(409, text))
-            }
-            "getupdates" => Ok(json!([])),
+            "getupdates" => self.mail.take(params),
             "setwebhook" => {
-                self.webhook = params.filled("url");
+                self.mail.set_webhook(params.filled("url"), params.filled("secret_token"));
                 Ok(json!(true))
             }
             "deletewebhook" => {
-                self.webhook = None;
+                self.mail.set_webhook(None, None);
                 Ok(json!(true))
             }
-            "getwebhookinfo" => Ok(json!({
-                "url": self.webhook.clone().unwrap_or_default(), "has_custom_certificate": false, "pending_update_count": 0,
-            })),
+            "getwebhookinfo" => Ok(self.mail.webhook_info()),
             "answercallbackquery" => self.answer_callback(params),
-            "setmycommands" | "deletemycommands" => Ok(json!(true)),
+            "answerprecheckoutquery" => self.answer_checkout(params, bot, now),
+            "getstartransactions" => Ok(self.star_transactions(params)),
+            "refundstarpayment" => self.refund_stars(params, bot, now),
+            "sendinvoice" => {
+                let chat = self.reach(chat)?;
+                let invoice = stars::invoice_of(params)?;
+                let text = format!("{}\n{}", invoice.title, invoice.description);
+                let draft = Draft { text, buttons: keyboard(params)?, document: None, photo: None };
+                let object = self.post(chat, draft, bot, now);
+                if let Some(message) = self.chats.get_mut(&chat).and_then(|chat| chat.messages.last_mut()) {
+                    message.invoice = Some(invoice);
+                }
+                Ok(object)
+            }
+            "setmycommands" => {
+                self.mail.set_commands(params);
+                Ok(json!(true))
+            }
+            "deletemycommands" => Ok(json!(true)),
             "sendchataction" => self.reach(chat).map(|_| json!(true)),
             "getchat" => self.reach(chat).map(chat_object),
             "sendmessage" => {
@@ -199,13 +231,14 @@ impl Town {
         }
     }
 
-    fn answer_callback(&self, params: &Params) -> Result<Value, Refusal> {
-        if params.filled("callback_query_id").is_none() {
+    fn answer_callback(&mut self, params: &Params) -> Result<Value, Refusal> {
+        let Some(query) = params.filled("callback_query_id") else {
             return Err(Refusal::bad("query is too old and response timeout expired or query ID is invalid"));
-        }
+        };
         if params.text("text").is_some_and(|text| text.encode_utf16().count() > 200) {
             return Err(Refusal::bad("MESSAGE_TOO_LONG"));
         }
+        self.mail.answered(&query, params.filled("text"));
         Ok(json!(true))
     }
 
@@ -277,13 +310,38 @@ impl Town {
             text: draft.text,
             document: draft.document,
             photo: draft.photo,
+            invoice: None,
             buttons: draft.buttons,
             at: now,
             edited_at: None,
+            own: false,
         };
         let object = message_object(id, &message, bot);
         chat.messages.push(message);
         object
+    }
+
+    /// Puts what the customer wrote into the chat; answers its number there.
+    pub(super) fn add_own(&mut self, id: i64, text: &str, now: i64) -> i64 {
+        let chat = self.chats.entry(id).or_default();
+        if chat.state == ChatState::Blocked {
+            chat.state = ChatState::Open;
+        }
+        chat.last_id += 1;
+        let (document, photo, buttons) = (None, None, Vec::new());
+        let text = text.to_owned();
+        chat.messages.push(Message {
+            id: chat.last_id,
+            text,
+            document,
+            photo,
+            invoice: None,
+            buttons,
+            at: now,
+            edited_at: None,
+            own: true,
+        });
+        chat.last_id
     }
 
     fn edit(&mut self, chat: Option<i64>, params: &Params, bot: &str, now: i64) -> Result<Value, Refusal> {
@@ -295,7 +353,7 @@ impl Town {
         buttons.extend(keyboard(params)?);
         let wanted = params.int("message_id").unwrap_or_default();
         let messages = self.chats.get_mut(&id).map(|chat| &mut chat.messages);
-        let found = messages.and_then(|all| all.iter_mut().find(|message| message.id == wanted));
+        let found = messages.and_then(|all| all.iter_mut().find(|message| message.id == wanted && !message.own));
         let Some(message) = found else { return Err(Refusal::bad("message to edit not found")) };
         if message.text == text && message.buttons == buttons {
             let why = "message is not modified: specified new message content and reply markup are exactly the same as a current content and reply markup of the message";
@@ -387,7 +445,7 @@ fn me(bot: &str) -> Value {
     })
 }
 
-fn chat_object(id: i64) -> Value {
+pub(super) fn chat_object(id: i64) -> Value {
     match id {
         0.. => json!({ "id": id, "type": "private", "first_name": format!("Customer {id}") }),
         i64::MIN..=-1_000_000_000_000 => json!({ "id": id, "type": "supergroup", "title": format!("Group {id}") }),

@@ -10,3 +10,4 @@ mod faults;
 mod payments;
 mod support;
 mod telegram;
+mod updates;
