@@ -1,4 +1,4 @@
-//! YooKassa, Heleket, CrystalPay: verify, parse, create, ask, refund.
+//! YooKassa, Heleket, CrystalPay, Telegram Stars: verify, parse, create, ask, refund.
 //!
 //! A [`Rail`] is one configured account. It builds requests and reads answers; it opens no socket, reads no clock and keeps no state, so
 //! whoever calls it decides when to send, how long to wait and what to repeat. Two rules hold everywhere:
@@ -21,6 +21,7 @@ mod rail;
 mod request;
 mod secret;
 mod source;
+pub mod stars;
 mod yookassa;
 
 pub use crystalpay::{CrystalPay, DEFAULT_API_URL as CRYSTALPAY_API_URL, DEFAULT_NETWORKS as CRYSTALPAY_NETWORKS};
@@ -35,6 +36,7 @@ pub use provider::{Provider, UnknownProvider};
 pub use rail::Rail;
 pub use request::BaseUrl;
 pub use secret::Secret;
+pub use stars::Stars;
 pub use yookassa::{
     DEFAULT_API_URL as YOOKASSA_API_URL, DEFAULT_NETWORKS as YOOKASSA_NETWORKS, ReceiptSettings, YooKassa,
 };

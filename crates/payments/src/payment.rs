@@ -91,7 +91,8 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// The refund that the payment's own state tells of; `None` where it tells of none.
+    /// The refund that the payment's own state tells of; `None` where it tells of none. A refund of Stars has the id of its charge, and
+    /// its sum is told.
     ///
     /// Heleket's refunds have no id, no list and no sum in any answer: `refund_process`, `refund_paid` and `refund_fail` in
     /// the place of the payment's state are all it says. So the refund carries the payment's id, and `amount` is `None`: it
@@ -108,7 +109,7 @@ impl Seen {
             refund_id: self.provider_id.clone(),
             provider_id: self.provider_id.clone(),
             state,
-            amount: None,
+            amount: self.refunded.filter(|_| state == RefundState::Succeeded),
             reason: (state == RefundState::Cancelled).then(|| self.raw_status.clone()),
         })
     }
@@ -171,6 +172,8 @@ pub struct NewRefund {
     pub reason: String,
     /// Where to send crypto; the payer must name it.
     pub address: Option<String>,
+    /// Who paid, by Telegram's id: Stars go back to nobody else.
+    pub payer: Option<i64>,
     /// For the fiscal receipt.
     pub customer_email: Option<String>,
     /// For the fiscal receipt.
@@ -182,7 +185,7 @@ pub struct NewRefund {
 /// A refund as the provider describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SeenRefund {
-    /// The provider's id of the refund; Heleket has none, there it is the payment's.
+    /// The provider's id of the refund; Heleket and Stars have none, there it is the payment's.
     pub refund_id: String,
     /// The provider's id of the payment.
     pub provider_id: String,

@@ -15,24 +15,32 @@ pub enum Provider {
     Heleket,
     /// Crypto and cards, API v3.
     CrystalPay,
+    /// Telegram Stars, paid inside Telegram to the shop's own bot.
+    Stars,
 }
 
 /// The text names no provider that we know.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unknown payment provider {0:?}: use yookassa, heleket or crystalpay")]
+#[error("unknown payment provider {0:?}: use yookassa, heleket, crystalpay or stars")]
 pub struct UnknownProvider(pub String);
 
 impl Provider {
     /// Every provider.
-    pub const ALL: [Provider; 3] = [Provider::YooKassa, Provider::Heleket, Provider::CrystalPay];
+    pub const ALL: [Provider; 4] = [Provider::YooKassa, Provider::Heleket, Provider::CrystalPay, Provider::Stars];
 
-    /// `yookassa`, `heleket` or `crystalpay`.
+    /// `yookassa`, `heleket`, `crystalpay` or `stars`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Provider::YooKassa => "yookassa",
             Provider::Heleket => "heleket",
             Provider::CrystalPay => "crystalpay",
+            Provider::Stars => "stars",
         }
+    }
+
+    /// Whether it posts notices to an address of ours. Stars are told of in the updates of the bot.
+    pub const fn has_webhook(self) -> bool {
+        !matches!(self, Provider::Stars)
     }
 }
 

@@ -7,7 +7,10 @@ use http::HeaderMap;
 use crate::answer::no_such_call;
 use crate::crystalpay::api::no;
 use crate::payment::{Created, NewPayment, NewRefund, Page, PaymentRef, RefundPage, Seen, SeenRefund, WhichRefunds};
-use crate::{CallError, CrystalPay, Heleket, Hint, Provider, Rejected, Request, Response, Unsupported, YooKassa};
+use crate::stars::Stars;
+use crate::{
+    CallError, CrystalPay, Heleket, Hint, Provider, Rejected, Request, Response, Unsupported, YooKassa, stars,
+};
 
 /// One account at one provider. Each call comes in two halves: one builds the request, the other reads its answer.
 #[derive(Debug, Clone)]
@@ -18,6 +21,8 @@ pub enum Rail {
     Heleket(Heleket),
     /// Crypto and cards.
     CrystalPay(CrystalPay),
+    /// Telegram Stars.
+    Stars(Stars),
 }
 
 impl Rail {
@@ -27,15 +32,17 @@ impl Rail {
             Rail::YooKassa(_) => Provider::YooKassa,
             Rail::Heleket(_) => Provider::Heleket,
             Rail::CrystalPay(_) => Provider::CrystalPay,
+            Rail::Stars(_) => Provider::Stars,
         }
     }
 
-    /// Which account it is there: the shop's number, the merchant's uuid or the desk's login.
+    /// Which account it is there: the shop's number, the merchant's uuid, the desk's login or the bot's id.
     pub fn merchant(&self) -> &str {
         match self {
             Rail::YooKassa(shop) => &shop.shop_id,
             Rail::Heleket(merchant) => &merchant.merchant_id,
             Rail::CrystalPay(desk) => &desk.login,
+            Rail::Stars(bot) => &bot.bot_id,
         }
     }
 
@@ -48,6 +55,7 @@ impl Rail {
             Rail::YooKassa(shop) => shop.verify(peer, body),
             Rail::Heleket(merchant) => merchant.verify(peer, body),
             Rail::CrystalPay(desk) => desk.verify(peer, body),
+            Rail::Stars(_) => Err(Rejected::Malformed("Stars are told of in the bot's updates".to_string())),
         }
     }
 
@@ -58,6 +66,7 @@ impl Rail {
             Rail::YooKassa(_) => status == 200,
             Rail::Heleket(_) => (200..300).contains(&status),
             Rail::CrystalPay(_) => status == 200 || status == 429,
+            Rail::Stars(_) => (200..300).contains(&status),
         }
     }
 
@@ -68,6 +77,7 @@ impl Rail {
             Rail::YooKassa(shop) => shop.create(new),
             Rail::Heleket(merchant) => merchant.create(new),
             Rail::CrystalPay(desk) => desk.create(new),
+            Rail::Stars(_) => Err(stars_no("an invoice is a message of the bot: no call opens it")),
         }
     }
 
@@ -77,6 +87,7 @@ impl Rail {
             Rail::YooKassa(shop) => shop.created(new, answer),
             Rail::Heleket(merchant) => merchant.created(new, answer),
             Rail::CrystalPay(desk) => desk.created(answer),
+            Rail::Stars(_) => Err(no_such_call(answer)),
         }
     }
 
@@ -86,6 +97,7 @@ impl Rail {
             Rail::YooKassa(shop) => shop.ask(who),
             Rail::Heleket(merchant) => merchant.ask(who),
             Rail::CrystalPay(desk) => desk.ask(who),
+            Rail::Stars(_) => Err(stars_no(BY_LIST)),
         }
     }
 
@@ -97,6 +109,7 @@ impl Rail {
             Rail::YooKassa(shop) => shop.asked(answer),
             Rail::Heleket(merchant) => merchant.asked(answer),
             Rail::CrystalPay(desk) => desk.asked(answer),
+            Rail::Stars(_) => Err(no_such_call(answer)),
         }
     }
 
@@ -106,6 +119,7 @@ impl Rail {
             Rail::YooKassa(shop) => shop.list(since_ms, cursor),
             Rail::Heleket(merchant) => merchant.list(since_ms, cursor),
             Rail::CrystalPay(_) => Err(no("there is no list of invoices: ask for each one")),
+            Rail::Stars(_) => Err(stars_no(BY_LIST)),
         }
     }
 
@@ -114,7 +128,7 @@ impl Rail {
         match self {
             Rail::YooKassa(shop) => shop.listed(answer),
             Rail::Heleket(merchant) => merchant.listed(answer),
-            Rail::CrystalPay(_) => Err(no_such_call(answer)),
+            Rail::CrystalPay(_) | Rail::Stars(_) => Err(no_such_call(answer)),
         }
     }
 
@@ -134,12 +148,14 @@ impl Rail {
         }
     }
 
-    /// Gives money back. Keyed at YooKassa; at Heleket never repeat after an unclear outcome, ask with the payment's id instead.
+    /// Gives money back. Keyed at YooKassa, and harmless to repeat for Stars; at Heleket never repeat after an unclear outcome, ask with the
+    /// payment's id instead.
     pub fn refund(&self, refund: &NewRefund) -> Result<Request, Unsupported> {
         match self {
             Rail::YooKassa(shop) => shop.refund(refund),
             Rail::Heleket(merchant) => merchant.refund(refund),
             Rail::CrystalPay(_) => Err(no("there is no refund: offer the balance")),
+            Rail::Stars(bot) => bot.refund(refund),
         }
     }
 
@@ -149,6 +165,7 @@ impl Rail {
             Rail::YooKassa(shop) => shop.refunded(refund, answer),
             Rail::Heleket(merchant) => merchant.refunded(refund, answer),
             Rail::CrystalPay(_) => Err(no_such_call(answer)),
+            Rail::Stars(bot) => bot.refunded(refund, answer),
         }
     }
 
@@ -158,6 +175,7 @@ impl Rail {
             Rail::YooKassa(shop) => shop.ask_refund(refund_id),
             Rail::Heleket(merchant) => merchant.ask_refund(refund_id),
             Rail::CrystalPay(_) => Err(no("there is no refund: offer the balance")),
+            Rail::Stars(_) => Err(stars_no("the list of transactions tells of refunds: make the same call again")),
         }
     }
 
@@ -166,7 +184,7 @@ impl Rail {
         match self {
             Rail::YooKassa(shop) => shop.asked_refund(answer),
             Rail::Heleket(merchant) => merchant.asked_refund(answer),
-            Rail::CrystalPay(_) => Err(no_such_call(answer)),
+            Rail::CrystalPay(_) | Rail::Stars(_) => Err(no_such_call(answer)),
         }
     }
 
@@ -180,6 +198,7 @@ impl Rail {
                 Err(Unsupported::new(Provider::Heleket, text))
             }
             Rail::CrystalPay(_) => Err(no("there is no refund: offer the balance")),
+            Rail::Stars(_) => Err(stars_no("the list of payments tells of refunds, too")),
         }
     }
 
@@ -197,6 +216,7 @@ impl Rail {
             Rail::YooKassa(shop) => shop.probe(),
             Rail::Heleket(merchant) => merchant.probe(),
             Rail::CrystalPay(desk) => desk.probe(),
+            Rail::Stars(bot) => bot.probe(),
         }
     }
 
@@ -206,8 +226,16 @@ impl Rail {
             Rail::YooKassa(shop) => shop.probed(answer),
             Rail::Heleket(merchant) => merchant.probed(answer),
             Rail::CrystalPay(desk) => desk.probed(answer),
+            Rail::Stars(bot) => bot.probed(answer),
         }
     }
+}
+
+/// Why no call asks Telegram for one payment, nor for those since a moment.
+const BY_LIST: &str = "payments are found in the bot's list of transactions, which is read by place";
+
+fn stars_no(text: &str) -> Unsupported {
+    stars::no(text)
 }
 
 #[cfg(test)]
@@ -215,17 +243,18 @@ mod tests {
     use super::*;
     use crate::{CRYSTALPAY_API_URL, HELEKET_API_URL, YOOKASSA_API_URL};
 
-    fn rails() -> [Rail; 3] {
+    fn rails() -> [Rail; 4] {
         [
             Rail::YooKassa(YooKassa::new("100500", "key", YOOKASSA_API_URL).unwrap()),
             Rail::Heleket(Heleket::new("5d0f", "key", None, HELEKET_API_URL).unwrap()),
             Rail::CrystalPay(CrystalPay::new("desk", "key", "salt", CRYSTALPAY_API_URL).unwrap()),
+            Rail::Stars(Stars::new("123456789:AAE-test_token", "https://api.telegram.org").unwrap()),
         ]
     }
 
     #[test]
     fn each_provider_has_its_own_idea_of_delivered() {
-        let [yookassa, heleket, crystalpay] = rails();
+        let [yookassa, heleket, crystalpay, _] = rails();
         let delivered = |rail: &Rail| [200, 201, 204, 302, 429, 500, 503].map(|status| rail.reads_as_delivered(status));
         assert_eq!(delivered(&yookassa), [true, false, false, false, false, false, false]);
         assert_eq!(delivered(&heleket), [true, true, true, false, false, false, false]);
@@ -234,7 +263,7 @@ mod tests {
 
     #[test]
     fn every_rail_knows_its_account() {
-        for (rail, merchant) in rails().iter().zip(["100500", "5d0f", "desk"]) {
+        for (rail, merchant) in rails().iter().zip(["100500", "5d0f", "desk", "123456789"]) {
             assert_eq!(rail.merchant(), merchant);
         }
         assert_eq!(rails().map(|rail| rail.provider()), Provider::ALL);
@@ -242,11 +271,12 @@ mod tests {
 
     #[test]
     fn what_a_provider_cannot_do_says_so() {
-        let [_, heleket, crystalpay] = rails();
+        let [_, heleket, crystalpay, stars] = rails();
         assert!(crystalpay.list(0, None).is_err());
         assert!(heleket.list_refunds(WhichRefunds::Since(0), None).is_err());
         assert!(crystalpay.list_refunds(WhichRefunds::Of("7_a"), None).is_err());
         assert!(crystalpay.ask_refund("7_a").unwrap_err().text.contains("balance"));
+        assert!(stars.list(0, None).is_err() && stars.capture("stx1", "k").is_err());
         assert!(heleket.capture("c3a1", "k").is_err() && crystalpay.cancel("7_a", "k").is_err());
         let answer = Response::new(b"{}".to_vec());
         assert!(matches!(crystalpay.listed(&answer), Err(CallError::Refused { .. })));

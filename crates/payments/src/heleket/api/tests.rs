@@ -47,6 +47,7 @@ fn new_refund() -> NewRefund {
         key: "ref_1".into(),
         reason: "Sold out".into(),
         address: Some("TBackAddress".into()),
+        payer: None,
         customer_email: None,
         customer_phone: None,
         lines: vec![],

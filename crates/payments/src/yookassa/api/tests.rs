@@ -45,6 +45,7 @@ fn new_refund() -> NewRefund {
         key: "ref_1".into(),
         reason: "Sold out".into(),
         address: None,
+        payer: None,
         customer_email: None,
         customer_phone: None,
         lines: vec![],
