@@ -7,10 +7,10 @@
 /// The longest name, in bytes.
 pub const LONGEST: usize = 15;
 
-/// A tunnel's name: as much of `prefix` as fits, then the customer's Telegram id in base 36, then the device's number:
-/// `lisa-21i3v9-1`. A Russian prefix is transliterated, other letters are left out.
+/// A tunnel's name: as much of `prefix` as fits, then the customer's Telegram id in base 36, then the number of the
+/// device among all that the customer was ever given: `lisa-21i3v9-1`. A Russian prefix is transliterated, other letters are left out.
 ///
-/// For ids up to 52 bits (Telegram's promise) and two-digit devices, different pairs have different names; beyond
+/// For ids up to 52 bits (Telegram's promise) and numbers of up to four digits, different pairs have different names; beyond
 /// that only the id's last digits are kept.
 pub fn tunnel_name(prefix: &str, telegram_id: i64, device: u32) -> String {
     let device = format!("-{device}");

@@ -135,6 +135,9 @@ mod tests {
     fn a_secret_opens_for_its_own_peer_only() {
         assert_eq!(counting_key().open("peer_2", STORED), Err(SealError::Broken));
         assert_eq!(counting_key().open("", STORED), Err(SealError::Broken));
+        let sealed = counting_key().seal([7; NONCE], "peer_1", b"secret");
+        assert_eq!(*counting_key().open("peer_1", &sealed).unwrap(), b"secret");
+        assert_eq!(counting_key().open("peer_2", &sealed), Err(SealError::Broken));
     }
 
     #[test]
