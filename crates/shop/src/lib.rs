@@ -5,6 +5,8 @@
 
 pub mod alerts;
 pub mod audit;
+pub mod bot;
+pub mod campaigns;
 pub mod catalog;
 pub mod checkout;
 pub mod customers;
@@ -12,6 +14,7 @@ mod error;
 pub mod events;
 pub mod ledger;
 pub mod messages;
+pub mod notices;
 pub mod orders;
 pub mod owner_log;
 pub mod referrals;
@@ -19,6 +22,7 @@ pub mod refunds;
 pub mod retention;
 pub mod safety;
 mod shop;
+pub mod stars;
 pub mod subscriptions;
 pub mod vpn;
 pub mod web;
@@ -55,6 +59,18 @@ pub const SHOP: Room = Room {
             name: "vpn",
             sqlite: include_str!("../migrations/sqlite/0004_vpn.sql"),
             postgres: include_str!("../migrations/postgres/0004_vpn.sql"),
+        },
+        Migration {
+            number: 5,
+            name: "bot",
+            sqlite: include_str!("../migrations/sqlite/0005_bot.sql"),
+            postgres: include_str!("../migrations/postgres/0005_bot.sql"),
+        },
+        Migration {
+            number: 6,
+            name: "campaigns",
+            sqlite: include_str!("../migrations/sqlite/0006_campaigns.sql"),
+            postgres: include_str!("../migrations/postgres/0006_campaigns.sql"),
         },
     ],
 };

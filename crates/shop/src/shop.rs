@@ -11,10 +11,11 @@ use semel_kernel::store::{Store, StoreError, Tx};
 use semel_money::{BasisPoints, Currency};
 use semel_payments::{Provider, Rail};
 use semel_telegram::Bot;
+use semel_telegram::pacer::Limits;
 
 use crate::audit::stops::Stops;
 use crate::audit::{Gate, News};
-use crate::messages::DeliverMessage;
+use crate::messages::{DeliverMessage, Pace};
 use crate::refunds::RunRefund;
 use crate::safety::Safety;
 use crate::{Error, owner_log};
@@ -27,6 +28,10 @@ impl Lanes {
     pub const MONEY: &'static str = "money";
     /// Messages to customers and owners.
     pub const MESSAGES: &'static str = "messages";
+    /// Messages to many. The places of a lane are few: a campaign that takes one must not take it from a paid key.
+    pub const CAMPAIGNS: &'static str = "campaigns";
+    /// What people tell the bot.
+    pub const BOT: &'static str = "bot";
     /// Webhooks to the owner's own programs.
     pub const EVENTS: &'static str = "events";
     /// Deadlines and sweeps.
@@ -61,6 +66,14 @@ pub struct Rules {
     pub late_deliver: bool,
     /// Telegram ids of the owner and helpers: alerts go there.
     pub admins: Vec<i64>,
+    /// The most messages that leave in any second; Telegram allows a bot 30.
+    pub telegram_rate: u32,
+    /// Campaigns.
+    pub broadcast: crate::campaigns::Broadcast,
+    /// A lower speed of reminders than Telegram allows, if the owner wants one.
+    pub notify_speed: Option<crate::campaigns::Speed>,
+    /// What one Telegram Star is worth in `currency`; without it only what is priced in Stars is sold for them.
+    pub stars_worth: Option<crate::stars::Worth>,
     /// Where providers reach us, without a slash at the end.
     pub public_url: Option<String>,
     /// Where a customer goes after paying.
@@ -81,6 +94,8 @@ struct Running {
     parts: ShopParts,
     stops: Stops,
     news: News,
+    pace: Pace,
+    still: crate::bot::Still,
 }
 
 /// What a shop is made of.
@@ -113,7 +128,15 @@ impl std::ops::Deref for Shop {
 impl Shop {
     /// A shop of these parts.
     pub fn new(parts: ShopParts) -> Self {
-        let running = Running { parts, stops: Stops::default(), news: News::default() };
+        let limits = Limits::per_second(parts.rules.telegram_rate);
+        let pace = if parts.store.clock().is_manual() {
+            let client = parts.telegram.clone();
+            Pace::by_hand(limits, parts.chance.clone(), move || client.now())
+        } else {
+            Pace::new(limits, parts.chance.clone())
+        };
+        let still = crate::bot::Still::default();
+        let running = Running { parts, stops: Stops::default(), news: News::default(), pace, still };
         Self(Arc::new(running), Safety::default())
     }
 
@@ -125,6 +148,16 @@ impl Shop {
     /// What this process knows about safe mode.
     pub fn safety(&self) -> &Safety {
         &self.1
+    }
+
+    /// The pace of the bot: every call that writes to a chat takes its turn there.
+    pub fn pace(&self) -> &Pace {
+        &self.0.pace
+    }
+
+    /// When which chat got the menu that needs no database.
+    pub fn still(&self) -> &crate::bot::Still {
+        &self.0.still
     }
 
     /// The rail of `provider`, or an error that says how to get one.
@@ -202,6 +235,8 @@ impl Shop {
         let workers = crate::subscriptions::jobs(workers);
         let applies = self.vpn.as_ref().is_some_and(|vpn| vpn.target.is_some());
         let workers = crate::vpn::jobs(workers, applies);
+        let workers = crate::bot::jobs(workers);
+        let workers = crate::campaigns::jobs(workers);
         let workers = workers.with::<crate::alerts::Alert>().with::<crate::referrals::RewardReferrer>();
         let workers = workers.with::<crate::audit::FreshAudit>().with::<crate::audit::NightAudit>();
         let workers = workers.with::<crate::retention::Retention>();

@@ -4,25 +4,30 @@ use semel_kernel::each_store;
 use semel_kernel::store::migrate;
 use semel_kernel::testing::TestStore;
 use semel_shop::{
-    ROOMS, audit, catalog, checkout, customers, events, ledger, messages, orders, owner_log, referrals, refunds,
-    safety, subscriptions, vpn,
+    ROOMS, audit, bot, campaigns, catalog, checkout, customers, events, ledger, messages, notices, orders, owner_log,
+    referrals, refunds, safety, stars, subscriptions, vpn,
 };
 
 each_store! { ROOMS;
     async fn every_statement_can_be_prepared(t: TestStore) {
         for statements in [
             audit::STATEMENTS,
+            bot::STATEMENTS,
+            campaigns::STATEMENTS,
             catalog::STATEMENTS,
             checkout::STATEMENTS,
             customers::STATEMENTS,
             events::STATEMENTS,
             ledger::STATEMENTS,
             messages::STATEMENTS,
+            messages::list::STATEMENTS,
+            notices::STATEMENTS,
             orders::STATEMENTS,
             owner_log::STATEMENTS,
             referrals::STATEMENTS,
             refunds::STATEMENTS,
             safety::STATEMENTS,
+            stars::STATEMENTS,
             subscriptions::STATEMENTS,
             subscriptions::view::STATEMENTS,
             vpn::STATEMENTS,

@@ -23,15 +23,79 @@ pub fn sold(tx: &mut Tx, shop: &Shop, order: &OrderId, total: Amount) -> Result<
     tell(tx, shop, &format!("sale:{order}"), &format!("Sold: order {order} for {total}"))
 }
 
+/// So many words of one customer reach the owner in a day.
+const WORDS_A_DAY: i64 = 10;
+const DAY_MS: i64 = 86_400_000;
+
+/// What became of a customer's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Handed {
+    /// The owner gets them.
+    On,
+    /// The owner has enough of this customer's for today.
+    Enough,
+    /// Nobody is named who could get them.
+    ToNobody,
+}
+
+/// What a customer writes to the owner about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asks {
+    /// Anything.
+    Help,
+    /// A payment: Telegram wants every bot that takes Stars to answer these.
+    Payment,
+}
+
+/// Hands the owner what a customer wrote, with the way to answer: the customer's number leads to the chat with them. It is no alert: what people write belongs into no log and into no job, which both stay.
+/// Belongs into the transaction that ends the update; whoever calls it holds the customer's row, so that nothing is counted twice.
+pub(crate) fn hand_on(
+    tx: &mut Tx,
+    shop: &Shop,
+    customer: i64,
+    asks: Asks,
+    words: &str,
+    latest: Option<&OrderId>,
+) -> Result<Handed, Error> {
+    let Some(first) = shop.rules.admins.first() else { return Ok(Handed::ToNobody) };
+    let day = tx.now().millis().div_euclid(DAY_MS);
+    for n in 0..WORDS_A_DAY {
+        let key = format!("{}{customer}:{day}:{n}", messages::WORDS_OF_CUSTOMER);
+        if !messages::flows::is_written(tx, &dedup_key(&key, *first))? {
+            let about = match asks {
+                Asks::Help => "asks for help",
+                Asks::Payment => "has a question about a payment",
+            };
+            let words = messages::alert_html(words);
+            let mut html = format!("Customer <a href=\"tg://user?id={customer}\">{customer}</a> {about}: {words}");
+            if let Some(order) = latest {
+                html.push_str(&format!("\nLatest order: <code>{order}</code>"));
+            }
+            tell_html(tx, shop, &key, &html)?;
+            return Ok(Handed::On);
+        }
+    }
+    Ok(Handed::Enough)
+}
+
+fn dedup_key(key: &str, chat: i64) -> String {
+    format!("alert:{key}:{chat}")
+}
+
 /// Queues one message for the owner and each helper. An alert is never sent twice: that would look like two troubles.
 pub(super) fn tell(tx: &mut Tx, shop: &Shop, key: &str, text: &str) -> Result<(), Error> {
+    tell_html(tx, shop, key, &messages::alert_html(text))
+}
+
+/// The same with markup: everything foreign in it is escaped.
+fn tell_html(tx: &mut Tx, shop: &Shop, key: &str, html: &str) -> Result<(), Error> {
     for chat in &shop.rules.admins {
         let new = New {
-            dedup_key: format!("alert:{key}:{chat}"),
+            dedup_key: dedup_key(key, *chat),
             chat_id: *chat,
             class: Class::AtMostOnce,
             kind: messages::ALERT,
-            body: Body::Text { html: messages::alert_html(text) },
+            body: Body::Text { html: html.to_owned() },
             order: None,
         };
         messages::flows::queue(tx, shop, new)?;

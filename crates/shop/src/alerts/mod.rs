@@ -40,7 +40,28 @@ impl Job for Alert {
             Ok(claim.finish(tx)?)
         });
         let ended = write.await?;
-        tracing::warn!(alert.key = %key, "{text}");
+        match is_good_news(&key) {
+            true => tracing::info!(alert.key = %key, "{text}"),
+            false => tracing::warn!(alert.key = %key, "{text}"),
+        }
         Ok(ended)
+    }
+}
+
+/// Whether an alert tells of an end as it should be: nothing that anybody has to do something about.
+fn is_good_news(key: &str) -> bool {
+    key.starts_with("campaign:") && key.ends_with(":finished")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_good_news;
+
+    #[test]
+    fn only_a_campaign_that_came_to_its_end_is_no_warning() {
+        assert!(is_good_news("campaign:cmp_1:2:finished"));
+        for trouble in ["campaign:cmp_1:2:over-limit", "campaign:cmp_1:dead:job_1", "refund:rfd_1"] {
+            assert!(!is_good_news(trouble), "{trouble}");
+        }
     }
 }

@@ -15,7 +15,7 @@ use super::talk::{self, TalkError};
 use super::{Payment, PaymentId, PaymentState};
 use crate::orders::OrderId;
 use crate::shop::Lanes;
-use crate::{Error, Shop, alerts, refunds, safety};
+use crate::{Error, Shop, alerts, refunds, safety, stars};
 
 /// A payment that its provider has not ended after this long is closed here; a later hint opens it again.
 const PATIENCE: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -79,6 +79,13 @@ impl Job for ConfirmPayment {
             if standing == Standing::Final {
                 return Ok(claim.finish(tx)?);
             }
+            // No provider ends an unpaid invoice in Stars: it is over when nobody is let through to pay it any more.
+            let is_silent = payment.provider == Provider::Stars && seen.is_empty();
+            if is_silent && stars::is_over(tx, &payment, asked_at)? {
+                let mut payment = flows::lock(tx, &payment.id)?;
+                flows::advance(tx, &mut payment, PaymentState::Cancelled, Some("nobody paid the invoice in time"))?;
+                return Ok(claim.finish(tx)?);
+            }
             if now.since(payment.created_at) > PATIENCE {
                 let mut payment = flows::lock(tx, &payment.id)?;
                 flows::advance(tx, &mut payment, PaymentState::Failed, Some("the provider never ended it"))?;
@@ -123,8 +130,8 @@ impl ConfirmPayment {
 
 /// The next look: a third of the payment's age from now, within bounds that spare the provider.
 fn next_ask(payment: &Payment, now: Time) -> Time {
-    // Heleket asks not to be polled about one invoice more often than every 30 s.
-    let least = if payment.provider == Provider::Heleket { 30 } else { 15 };
+    // Heleket asks not to be polled about one invoice more often than every 30 s. Of Stars the bot's updates tell at once.
+    let least = if matches!(payment.provider, Provider::Heleket | Provider::Stars) { 30 } else { 15 };
     let age = now.since(payment.created_at);
     now + (age / 3).clamp(Duration::from_secs(least), Duration::from_secs(6 * 3600))
 }

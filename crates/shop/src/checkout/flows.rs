@@ -20,7 +20,7 @@ use crate::ledger::{self, Account, Posting};
 use crate::orders::flows::{self as order_flows, NewOrder, Placed};
 use crate::orders::{Order, OrderId, OrderView, PayBy, State};
 use crate::shop::currency;
-use crate::{Error, Shop, catalog, refunds, safety};
+use crate::{Error, Shop, catalog, refunds, safety, stars};
 
 /// How soon the confirming job looks by itself, when nothing pulls it.
 pub const FIRST_LOOK: Duration = Duration::from_secs(15);
@@ -115,12 +115,12 @@ pub(super) fn receive(
     Ok(())
 }
 
-/// Writes a payment for `order` and the job that lives until it is final.
+/// Writes a payment for `order` and the job that lives until it is final; for Stars also the invoice.
 pub fn open(tx: &mut Tx, shop: &Shop, order: &Order, rail: &Rail) -> Result<Payment, Error> {
     let now = tx.now();
     let id = PaymentId::new(now, &shop.chance);
     let zero = Amount::zero(order.currency());
-    let payment = Payment {
+    let mut payment = Payment {
         key: id.to_string(),
         id,
         order: order.id.clone(),
@@ -160,6 +160,9 @@ pub fn open(tx: &mut Tx, shop: &Shop, order: &Order, rail: &Rail) -> Result<Paym
     };
     history::append(tx, &step)?;
     jobs::enqueue(tx, &ConfirmPayment::of(&payment), now + FIRST_LOOK, &shop.chance)?;
+    if payment.provider == Provider::Stars {
+        stars::send(tx, shop, order, &mut payment)?;
+    }
     Ok(payment)
 }
 
@@ -283,7 +286,10 @@ pub async fn pay_otherwise(
     begun: bool,
 ) -> Result<OrderView, Error> {
     let way = PayBy::parse(provider).ok_or_else(|| {
-        Error::invalid("provider", format!("{provider:.40} is not one of yookassa, heleket, crystalpay, balance"))
+        Error::invalid(
+            "provider",
+            format!("{provider:.40} is not one of yookassa, heleket, crystalpay, stars, balance"),
+        )
     })?;
     safety::flows::permit(shop).await?;
     if begun {
@@ -301,6 +307,9 @@ pub async fn pay_otherwise(
                 "order {of} is {}: only an unpaid order can be paid",
                 order.state.as_str()
             )));
+        }
+        if let PayBy::Provider(provider) = way {
+            stars::fits(provider, order.currency())?;
         }
         order_flows::pay_by(tx, &mut order, way)?;
         match way {
@@ -361,7 +370,11 @@ pub(super) fn refused(tx: &mut Tx, shop: &Shop, id: &PaymentId, text: &str) -> R
     Ok(())
 }
 
-fn pay_from_balance(tx: &mut Tx, shop: &Shop, placed: Placed) -> Result<OrderId, Error> {
+/// Pays a fresh order from its customer's balance and has its goods handed over.
+///
+/// # Errors
+/// [`Error::Insufficient`] when the balance does not cover it.
+pub(crate) fn pay_from_balance(tx: &mut Tx, shop: &Shop, placed: Placed) -> Result<OrderId, Error> {
     let Placed { mut order, items, customer, .. } = placed;
     let posting = Posting::new(
         "spend",

@@ -8,7 +8,7 @@ use semel_kernel::inbox::{self, InboxId};
 use semel_kernel::jobs::{Claim, Ended, Job, JobError, Outcome, Retry};
 use semel_kernel::outbound::Manner;
 use semel_kernel::store::Tx;
-use semel_payments::{CallError, PaymentRef, Provider, Seen};
+use semel_payments::{CallError, PaymentRef, Provider, Rail, Seen};
 
 use super::flows::{self, TalkOrStore, by_ref};
 use super::hints::Says;
@@ -16,7 +16,7 @@ use super::settle::{ask_and_settle, suspend_unknown};
 use super::talk::{self, TalkError};
 use super::{Payment, PaymentId};
 use crate::shop::Lanes;
-use crate::{Error, Shop, alerts, refunds};
+use crate::{Error, Shop, alerts, refunds, stars};
 
 /// Finds out what a notice is about, asks, and applies the answer.
 #[derive(Debug, Serialize, Deserialize)]
@@ -72,7 +72,7 @@ impl Job for ResolveHint {
             Err(TalkOrStore::Talk(error)) => talk::job_error(provider, error, shop.now(), shop.outbound.now()),
         };
         match error {
-            JobError::Later { .. } => Err(error),
+            JobError::Later { .. } | JobError::NotItsTurn { .. } => Err(error),
             JobError::Retry(_) if !notice.claim.is_last() => Err(error),
             // The job would die here, and its notice wait for ever: both end in one transaction instead.
             over => notice.give_up(shop, over.to_string()).await,
@@ -115,9 +115,7 @@ impl ResolveHint {
             }
             return Ok(Found::Applied);
         }
-        let request = rail.ask(&PaymentRef::ProviderId(provider_id)).map_err(TalkError::from)?;
-        let answer = talk::send(shop, rail, "payment.ask", Manner::Read, request).await?;
-        match rail.asked(&answer).map_err(TalkError::from)? {
+        match ask(shop, rail, provider_id).await? {
             None => Ok(Found::Nothing("the provider does not know this payment")),
             Some(seen) => {
                 // The notice did not say that it is ours, or lied about it: the provider's own word counts.
@@ -148,6 +146,16 @@ impl ResolveHint {
         });
         Ok(if taken.await? { Found::Applied } else { Found::Nothing("not a payment of ours, and no money came by it") })
     }
+}
+
+/// What the provider says about a payment that none of ours is known for.
+async fn ask(shop: &Shop, rail: &Rail, provider_id: String) -> Result<Option<Seen>, TalkOrStore> {
+    if let Rail::Stars(bot) = rail {
+        return stars::ask_charge(shop, rail, bot, &provider_id).await;
+    }
+    let request = rail.ask(&PaymentRef::ProviderId(provider_id)).map_err(TalkError::from)?;
+    let answer = talk::send(shop, rail, "payment.ask", Manner::Read, request).await?;
+    Ok(rail.asked(&answer).map_err(TalkError::from)?)
 }
 
 /// The payment of ours that a notice is about: by the provider's id, else by the id of ours that it carries.

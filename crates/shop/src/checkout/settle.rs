@@ -17,7 +17,7 @@ use crate::ledger::{self, Account, Origin, Posting};
 use crate::orders::flows as order_flows;
 use crate::orders::{Order, State};
 use crate::shop::Lanes;
-use crate::{Error, Shop, alerts, catalog, messages, safety};
+use crate::{Error, Shop, alerts, catalog, messages, safety, stars};
 
 /// What asking about a payment came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +57,10 @@ pub(super) fn tell_own_job(tx: &mut Tx, id: &PaymentId, standing: Standing) -> R
 /// The provider's answers, one for each id that it knows.
 pub(super) async fn ask(shop: &Shop, payment: &Payment, ids: Ids) -> Result<Vec<Seen>, TalkOrStore> {
     let rail = shop.rail(payment.provider)?;
+    if let Rail::Stars(bot) = rail {
+        let ids: Vec<String> = ids.noted.into_iter().chain(ids.named).collect();
+        return stars::ask(shop, rail, bot, payment, &ids).await;
+    }
     let mut seen = Vec::with_capacity(ids.noted.len() + ids.named.len());
     for id in ids.noted {
         seen.extend(ask_one(shop, rail, payment, id).await?);

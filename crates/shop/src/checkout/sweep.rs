@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use semel_kernel::clock::Time;
 use semel_kernel::jobs::{Claim, Ended, Job, JobError, Retry};
 use semel_kernel::outbound::Manner;
-use semel_payments::{Page, Provider, Seen, SeenState};
+use semel_payments::{Page, Provider, Rail, Seen, SeenState};
 
 use super::PaymentId;
 use super::flows::{self, TalkOrStore, by_ref};
@@ -16,7 +16,7 @@ use super::settle::{settle, suspend_unknown, tell_own_job};
 use super::talk::{self, TalkError};
 use crate::ledger::{self, Origin};
 use crate::shop::Lanes;
-use crate::{Error, Shop, alerts, refunds};
+use crate::{Error, Shop, alerts, refunds, stars};
 
 const WINDOW: Duration = Duration::from_secs(48 * 3600);
 /// A refund may be on its way for days, and its payment is older still.
@@ -49,7 +49,7 @@ impl Job for SweepProvider {
         match self.sweep(shop).await {
             Ok(()) => {}
             Err(TalkOrStore::Own(error)) => return Err(error.into()),
-            // CrystalPay has no list: each payment is asked by its own job. Heleket has none of refunds.
+            // CrystalPay has no list: each payment is asked by its own job. Heleket and Stars have none of refunds.
             Err(TalkOrStore::Talk(TalkError::Unsupported(_))) => {}
             Err(TalkOrStore::Talk(error)) => {
                 return Err(talk::job_error(self.provider, error, shop.now(), shop.outbound.now()));
@@ -96,6 +96,18 @@ pub(crate) async fn since(shop: &Shop, provider: Provider, since: Time, backup_a
 /// list is too long and was not read to its end; `tick` tells the alerts about that apart.
 async fn sweep_payments(shop: &Shop, provider: Provider, since: Time, tick: i64) -> Result<bool, TalkOrStore> {
     let rail = shop.rail(provider)?;
+    if let Rail::Stars(bot) = rail {
+        let asked_at = shop.now();
+        let listed = stars::list(shop, rail, bot, since).await?;
+        book_each(shop, provider, listed.seen, asked_at).await?;
+        tell_unreadable(shop, provider, listed.unreadable).await?;
+        // Only now: what is behind the bookmark is looked at by every sweep.
+        stars::keep(shop, bot, listed.total).await?;
+        if !listed.is_whole {
+            tell_long(shop, provider, tick).await?;
+        }
+        return Ok(listed.is_whole);
+    }
     let mut cursor: Option<String> = None;
     for _ in 0..PAGES_AT_MOST {
         let asked_at = shop.now();
@@ -105,30 +117,52 @@ async fn sweep_payments(shop: &Shop, provider: Provider, since: Time, tick: i64)
         for reason in unreadable {
             tracing::warn!(provider = provider.as_str(), reason, "a payment in the provider's list cannot be read");
         }
-        for seen in items.into_iter().filter(has_money) {
-            let id = seen.provider_id.clone();
-            let booked = shop.write("sweep.book", move |tx, shop| book(tx, shop, provider, &seen, asked_at)).await;
-            match booked {
-                Ok(()) => {}
-                Err(Error::Store(error)) => return Err(Error::Store(error).into()),
-                // One odd payment must not hide those behind it.
-                Err(error) => {
-                    let key = format!("sweep:{}:{id}", provider.as_str());
-                    let text = format!("{} payment {id} cannot be booked: {error}", provider.as_str());
-                    shop.write("sweep.odd", move |tx, shop| alerts::flows::raise(tx, shop, key.clone(), text.clone()))
-                        .await?;
-                }
-            }
-        }
+        book_each(shop, provider, items, asked_at).await?;
         cursor = next;
         if cursor.is_none() {
             return Ok(true);
         }
     }
+    tell_long(shop, provider, tick).await?;
+    Ok(false)
+}
+
+/// Books those with money that are not in the books.
+async fn book_each(shop: &Shop, provider: Provider, items: Vec<Seen>, asked_at: Time) -> Result<(), TalkOrStore> {
+    for seen in items.into_iter().filter(has_money) {
+        let id = seen.provider_id.clone();
+        let booked = shop.write("sweep.book", move |tx, shop| book(tx, shop, provider, &seen, asked_at)).await;
+        match booked {
+            Ok(()) => {}
+            Err(Error::Store(error)) => return Err(Error::Store(error).into()),
+            // One odd payment must not hide those behind it.
+            Err(error) => {
+                let key = format!("sweep:{}:{id}", provider.as_str());
+                let text = format!("{} payment {id} cannot be booked: {error}", provider.as_str());
+                shop.write("sweep.odd", move |tx, shop| alerts::flows::raise(tx, shop, key.clone(), text.clone()))
+                    .await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Tells the owner of transactions that nobody could read: there may be money in them, and the bookmark passes them by.
+async fn tell_unreadable(shop: &Shop, provider: Provider, reasons: Vec<String>) -> Result<(), TalkOrStore> {
+    let Some(first) = reasons.first() else { return Ok(()) };
+    let key = format!("sweep-unreadable:{}:{first}", provider.as_str());
+    let (name, count) = (provider.as_str(), reasons.len());
+    let text =
+        format!("{count} in the list of {name} cannot be read, so they are not in the books. The first: {first}");
+    shop.write("sweep.unreadable", move |tx, shop| alerts::flows::raise(tx, shop, key.clone(), text.clone())).await?;
+    Ok(())
+}
+
+async fn tell_long(shop: &Shop, provider: Provider, tick: i64) -> Result<(), TalkOrStore> {
     let key = format!("sweep-long:{}:{tick}", provider.as_str());
     let text = format!("The list of {} has more than {PAGES_AT_MOST} pages: the rest was not read", provider.as_str());
     shop.write("sweep.long", move |tx, shop| alerts::flows::raise(tx, shop, key.clone(), text.clone())).await?;
-    Ok(false)
+    Ok(())
 }
 
 fn book(

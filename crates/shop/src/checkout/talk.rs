@@ -5,9 +5,9 @@ use std::time::Duration;
 use semel_kernel::clock::Time;
 use semel_kernel::jobs::{JobError, Outcome};
 use semel_kernel::outbound::{Call, Manner, OutboundError, Pace};
-use semel_payments::{CallError, Provider, Rail, Request, Response};
+use semel_payments::{CallError, Provider, Rail, Request, Response, stars};
 
-use crate::{Error, Shop};
+use crate::{Error, Shop, messages};
 
 /// Why a provider's answer is not there.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +54,17 @@ pub async fn send(
     manner: Manner,
     request: Request,
 ) -> Result<Response, TalkError> {
-    Ok(shop.outbound.call(call_of(label, rail.provider(), manner), request).await?)
+    let mut call = call_of(label, rail.provider(), manner);
+    let bot = shop.bot.as_ref().filter(|_| rail.provider() == Provider::Stars);
+    let Some(bot) = bot else { return Ok(shop.outbound.call(call, request).await?) };
+    // Stars are paid at the Bot API, maybe by a proxy only, and under the bot's own pace: Telegram counts its calls together, and
+    // a 429 to one that belongs to no chat asks all of them to be silent.
+    messages::under_pace_of(bot, &mut call);
+    let answer = shop.telegram.call(call, request).await?;
+    if let Some(asked) = stars::asked_silence(&answer) {
+        messages::heard(shop, asked).await;
+    }
+    Ok(answer)
 }
 
 /// What a job does about it: later when told so, again when it may help, a dead letter when it cannot.

@@ -1,7 +1,7 @@
 //! How customers come to be known.
 
 use semel_kernel::args;
-use semel_kernel::store::Tx;
+use semel_kernel::store::{Expect, StoreError, Tx, Value};
 
 use super::{Customer, CustomerId, NewCustomer, sql};
 use crate::{Error, Shop};
@@ -18,6 +18,20 @@ pub fn upsert(tx: &mut Tx, shop: &Shop, new: &NewCustomer) -> Result<Customer, E
     let args = args![id, new.telegram_id, new.email, new.phone, new.language, new.referrer_telegram_id, now];
     let row = tx.one(sql::UPSERT, args)?;
     Ok(sql::customer(&row)?)
+}
+
+/// Remembers that nothing reaches these people until they write to the bot or let it in again, or until a message arrives all
+/// the same. Campaigns leave them out; whatever is about money or goods is tried. Changes nothing for who is no customer. Name
+/// several in the order of their ids: their rows are held until the transaction ends.
+pub fn unreachable(tx: &mut Tx, telegram_ids: &[i64]) -> Result<(), StoreError> {
+    let now = tx.now();
+    let rows = telegram_ids.iter().map(|id| vec![Value::from(*id), Value::from(now)]).collect();
+    tx.many_later(sql::UNREACHABLE, rows, Expect::Any)
+}
+
+/// Remembers that messages reach a person again.
+pub fn reached(tx: &mut Tx, telegram_id: i64) -> Result<(), StoreError> {
+    tx.later(sql::REACHED, args![telegram_id], Expect::Any)
 }
 
 /// A customer by our id.

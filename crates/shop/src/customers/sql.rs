@@ -1,6 +1,6 @@
 //! Every statement about customers, and the row they return.
 
-use semel_kernel::store::{Row, StoreError};
+use semel_kernel::store::{ManySql, Row, StoreError};
 
 use super::Customer;
 
@@ -13,8 +13,16 @@ semel_kernel::statements! {
             phone = coalesce(excluded.phone, customers.phone), language = coalesce(excluded.language, customers.language)
         returning id, telegram_id, email, phone, language, referrer, created_at";
     FIND = "select id, telegram_id, email, phone, language, referrer, created_at from customers where id = $1";
+    REACHED = "update customers set blocked_at = null where telegram_id = $1 and blocked_at is not null";
     FIND_BY_TELEGRAM = "select id, telegram_id, email, phone, language, referrer, created_at from customers where telegram_id = $1";
 }
+
+/// Remembers whom nothing reaches, and since when.
+pub(super) const UNREACHABLE: ManySql = ManySql {
+    sqlite: "update customers set blocked_at = $2 where telegram_id = $1 and blocked_at is null",
+    postgres: "update customers c set blocked_at = b.at from unnest($1::bigint[], $2::bigint[]) as b (telegram_id, at)
+        where c.telegram_id = b.telegram_id and c.blocked_at is null",
+};
 
 /// A row of any of these statements.
 pub(super) fn customer(row: &Row) -> Result<Customer, StoreError> {

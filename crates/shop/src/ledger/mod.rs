@@ -10,7 +10,7 @@ pub use sql::STATEMENTS;
 
 use semel_kernel::args;
 use semel_kernel::clock::Time;
-use semel_kernel::ids::new_id;
+use semel_kernel::ids::{self, new_id};
 use semel_kernel::store::{Expect, Row, StoreError, Tx, Value};
 use semel_money::{Amount, Currency};
 use semel_payments::Provider;
@@ -19,6 +19,14 @@ use crate::customers::CustomerId;
 use crate::orders::OrderId;
 use crate::shop::currency;
 use crate::{Error, Shop};
+
+/// How the ids of postings begin.
+const POSTING: &str = "txn";
+
+/// Where the ids of postings from `at` on begin.
+pub(crate) fn least_id(at: Time) -> String {
+    ids::least_id(POSTING, at)
+}
 
 /// An account. Its id is made of what it is, so it needs no lookup.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -159,7 +167,7 @@ impl Posting {
 /// [`Error::Insufficient`] when a customer's balance would pass its floor.
 pub fn post(tx: &mut Tx, shop: &Shop, posting: &Posting) -> Result<String, Error> {
     let now = tx.now();
-    let id = new_id("txn", now, &shop.chance);
+    let id = new_id(POSTING, now, &shop.chance);
     let accounts = posting.entries.iter().map(|(account, _)| account.row(now)).collect();
     tx.many_later(sql::OPEN, accounts, Expect::Any)?;
     for (account, amount) in posting.entries.iter().filter(|(account, _)| account.kind == "customer") {
@@ -352,6 +360,24 @@ pub struct Moved {
     pub account: String,
     /// How much; negative where it left that account.
     pub amount: Amount,
+}
+
+/// Where the money of an order went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Went {
+    /// What came in for it.
+    pub received: Amount,
+    /// What of it went back to whoever paid.
+    pub to_payer: Amount,
+    /// What of it went to the customer's balance and did not leave it again by a refund.
+    pub to_balance: Amount,
+}
+
+/// Where the money of `order` in the currency `of` went, by the books.
+pub fn went(tx: &mut Tx, order: &OrderId, of: Currency) -> Result<Went, StoreError> {
+    let row = tx.one(sql::WENT, args![order, of.code()])?;
+    let sum = |column: usize| Ok::<_, StoreError>(Amount::new(row.get::<i64>(column)?.max(0), of));
+    Ok(Went { received: sum(0)?, to_payer: sum(1)?, to_balance: sum(2)? })
 }
 
 /// The path of all money that came by the payments of `order` or was assigned to it, in the order of the books, at most

@@ -40,6 +40,14 @@ semel_kernel::statements! {
         from moved m cross join postings p cross join entries e cross join accounts a
         where p.id = m.id and e.posting = p.id and a.id = e.account and a.kind in ('order', 'customer', 'suspense')
         order by e.seq limit $2";
+    /// What came for an order, what of it went back to whoever paid, and what went to the balance: money that the balance itself paid
+    /// with is none of it.
+    WENT = "select cast(coalesce(sum(case when a.kind in ('external', 'suspense') and e.amount < 0 then -e.amount else 0 end), 0) as bigint),
+            cast(coalesce(sum(case when a.kind = 'external' and e.amount > 0 then e.amount else 0 end), 0) as bigint),
+            cast(coalesce(sum(case when a.kind = 'customer' then e.amount else 0 end), 0) as bigint)
+        from postings p cross join entries e cross join accounts a
+        where p.order_id = $1 and p.kind in ('capture', 'assign', 'refund', 'refund_to_balance') and e.posting = p.id
+            and a.id = e.account and e.currency = $2";
     PAID_BY = "select p.payment, p.provider_payment_id from postings p join entries e on e.posting = p.id
         where e.account = $1 and e.amount > 0 and p.kind = 'capture' and p.payment is not null order by e.seq limit 1";
 }

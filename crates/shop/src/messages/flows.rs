@@ -4,16 +4,20 @@ use std::time::Duration;
 
 use semel_kernel::args;
 use semel_kernel::clock::Time;
+use semel_kernel::ids::least_id;
 use semel_kernel::jobs::{self, Job, JobId};
+use semel_kernel::retention::{Piece, Span};
 use semel_kernel::store::{Expect, Row, StoreError, Tx};
 use semel_money::Amount;
 
+use super::fit::Rest;
 use super::send::Turn;
-use super::text::Piece;
+use super::text::{self, Own};
 use super::{
-    Body, Class, DeliverMessage, GOODS, Language, Message, MessageId, MessageView, New, OfPeer, State, VPN_FILE,
-    VPN_HOWTO, VPN_QR, sql, text,
+    ALERT, Body, Class, DeliverMessage, GOODS, Language, Message, MessageId, MessageView, New, OfPeer, State, VPN_FILE,
+    VPN_HOWTO, VPN_QR, WORDS, WORDS_OF_CUSTOMER, sql,
 };
+use crate::bot::ANSWER;
 use crate::customers::Customer;
 use crate::orders::{self, Order, OrderId};
 use crate::vpn::PeerId;
@@ -36,19 +40,58 @@ fn write(tx: &mut Tx, shop: &Shop, new: New<'_>, at: Time, turn: Turn) -> Result
     if shop.bot.is_none() {
         return Ok(None);
     }
+    let spot = match new.class {
+        Class::Ordered => line_up(tx, new.chat_id)?,
+        Class::AtLeastOnce | Class::AtMostOnce => Spot { place: 0, queued_at: tx.now() },
+    };
+    write_at(tx, shop, new, at, turn, spot).map(Some)
+}
+
+/// Whether a message of this key is there.
+pub(crate) fn is_written(tx: &mut Tx, dedup_key: &str) -> Result<bool, StoreError> {
+    Ok(tx.first(sql::WRITTEN, args![dedup_key])?.is_some())
+}
+
+/// Forgets what the bot answered, and what customers wrote to the owner, before `before`: of the next `most` messages at most. Such a
+/// message is written in the transaction that ends its update, so its key guards nothing that could come again. What was bought, what
+/// is about money, and everything whose fate nobody told stays.
+pub(crate) fn forget_answers(tx: &mut Tx, before: Time, most: i64) -> Result<Piece, StoreError> {
+    let Some(span) = Span::next(tx, "retention.messages", sql::OLD, &least_id("msg", before), most)? else {
+        return Ok(Piece { changed: 0, more: false });
+    };
+    let of_customers = format!("alert:{WORDS_OF_CUSTOMER}%");
+    let changed = tx.execute(sql::FORGET_ANSWERS, args![&span.after, &span.last, ANSWER, ALERT, of_customers])?;
+    span.reached(tx)?;
+    Ok(Piece { changed, more: span.more })
+}
+
+/// Where a message stands in the line of its chat.
+struct Spot {
+    place: i64,
+    queued_at: Time,
+}
+
+/// Takes the next place in the line of a chat. Whoever takes one after this waits until this transaction is over, so no message
+/// can be looked at before those that stand in front of it can be seen.
+fn line_up(tx: &mut Tx, chat_id: i64) -> Result<Spot, StoreError> {
     let now = tx.now();
-    let id = MessageId::new(now, &shop.chance);
+    let row = tx.one(sql::LINE_UP, args![chat_id, now])?;
+    Ok(Spot { place: row.get(0)?, queued_at: row.get(1)? })
+}
+
+fn write_at(tx: &mut Tx, shop: &Shop, new: New<'_>, at: Time, turn: Turn, spot: Spot) -> Result<MessageId, Error> {
+    let id = MessageId::new(tx.now(), &shop.chance);
     let body = serde_json::to_string(&new.body).map_err(|error| StoreError::Statement(error.to_string()))?;
     let order = new.order.map(OrderId::as_str);
     tx.later(
         sql::INSERT,
-        args![&id, new.dedup_key, new.chat_id, new.class.as_str(), new.kind, body, order, now],
+        args![&id, new.dedup_key, new.chat_id, new.class.as_str(), new.kind, body, order, spot.queued_at, spot.place],
         Expect::Any,
     )?;
     let Turn { next, several } = turn;
     let job = DeliverMessage { message: id.clone(), order: new.order.cloned(), next, several };
     jobs::enqueue(tx, &job, at, &shop.chance)?;
-    Ok(Some(id))
+    Ok(id)
 }
 
 /// Queues the message with all goods of `order`. `part` tells the messages of one order's deliveries apart.
@@ -115,11 +158,18 @@ pub fn vpn_files(
 /// or after the last one the how-to. Nothing after any other. Belongs into the transaction that ends the message, so that the
 /// chain neither breaks nor doubles.
 pub(super) fn vpn_next(tx: &mut Tx, shop: &Shop, message: &Message, turn: &Turn) -> Result<(), Error> {
-    let (kind, of, body) = match &message.body {
+    let (kind, of, body) = match with_words(&message.body) {
         Body::VpnFile(of) => (VPN_QR, of, Body::VpnQr(of.clone())),
         Body::VpnQr(_) if turn.next.is_some() => return vpn_turn(tx, message, turn),
         Body::VpnQr(of) => (VPN_HOWTO, of, Body::VpnHowto(of.clone())),
-        Body::Text { .. } | Body::Goods { .. } | Body::VpnHowto(_) => return Ok(()),
+        Body::Text { .. }
+        | Body::Card { .. }
+        | Body::Invoice { .. }
+        | Body::Goods { .. }
+        | Body::VpnHowto(_)
+        | Body::VpnWords { .. } => {
+            return Ok(());
+        }
     };
     let new = New {
         dedup_key: format!("{kind}:{}", message.id),
@@ -133,9 +183,46 @@ pub(super) fn vpn_next(tx: &mut Tx, shop: &Shop, message: &Message, turn: &Turn)
     write(tx, shop, new, now, turn.clone()).map(|_| ())
 }
 
+/// The message about a device that these words belong to; any other message is its own.
+fn with_words(body: &Body) -> &Body {
+    match body {
+        Body::VpnWords { after, .. } => after,
+        other => other,
+    }
+}
+
+/// Queues what did not fit into a message: it keeps the message's class, and its place if it has to go in order. What comes
+/// after a message about a device waits for it. Belongs into the transaction that ends the message as sent, so that no part is
+/// lost and none comes twice; the rest of what may not have arrived is not sent.
+pub(super) fn rest(
+    tx: &mut Tx,
+    shop: &Shop,
+    message: &Message,
+    rest: &Rest,
+    order: Option<&OrderId>,
+    turn: &Turn,
+) -> Result<(), Error> {
+    let Rest { html, buttons } = rest.clone();
+    let (kind, body, turn) = match &message.body {
+        Body::VpnFile(_) | Body::VpnQr(_) => {
+            (WORDS, Body::VpnWords { html, after: Box::new(message.body.clone()) }, turn.clone())
+        }
+        Body::VpnWords { after, .. } => (WORDS, Body::VpnWords { html, after: after.clone() }, turn.clone()),
+        Body::Goods { .. } => (WORDS, Body::Text { html }, Turn::default()),
+        Body::Text { .. } | Body::Card { .. } | Body::Invoice { .. } | Body::VpnHowto(_) => {
+            let body = if buttons.is_empty() { Body::Text { html } } else { Body::Card { html, buttons } };
+            (message.kind.as_str(), body, Turn::default())
+        }
+    };
+    let (dedup_key, chat_id, class) = (format!("rest:{}", message.id), message.chat_id, message.class);
+    let new = New { dedup_key, chat_id, class, kind, body, order };
+    let (now, spot) = (tx.now(), Spot { place: message.place, queued_at: message.queued_at });
+    write_at(tx, shop, new, now, turn, spot).map(|_| ())
+}
+
 /// Calls the file of the next device, when this device's messages have ended.
 pub(super) fn vpn_turn(tx: &mut Tx, message: &Message, turn: &Turn) -> Result<(), Error> {
-    if let (Body::VpnFile(_) | Body::VpnQr(_), Some(next)) = (&message.body, &turn.next) {
+    if let (Body::VpnFile(_) | Body::VpnQr(_), Some(next)) = (with_words(&message.body), &turn.next) {
         jobs::pull_later(tx, DeliverMessage::KIND, DeliverMessage::LANE, next.as_str())?;
     }
     Ok(())
@@ -167,8 +254,9 @@ pub(super) fn vpn_file_called_off(tx: &mut Tx, shop: &Shop, of: &OfPeer) -> Resu
     subscriptions::flows::not_given(tx, shop, &of.peer, !order_waits)
 }
 
-/// Tells a customer something about a subscription, once for each `dedup_key`. `kind` is the word in rows, `html` a text of
-/// `text::subscription`.
+/// Tells a customer something about a subscription, once for each `dedup_key`, which names the subscription, the kind and the
+/// period. `kind` is the word in rows, `html` a text of `text::subscription`. Each chat gets these in order: "paused" after "goes
+/// on" would be a lie.
 pub fn notice(
     tx: &mut Tx,
     shop: &Shop,
@@ -177,7 +265,8 @@ pub fn notice(
     dedup_key: String,
     html: String,
 ) -> Result<(), Error> {
-    notify(tx, shop, customer, kind, dedup_key, html, None)
+    let (chat_id, class, body) = (customer.telegram_id, Class::Ordered, Body::Text { html });
+    queue(tx, shop, New { dedup_key, chat_id, class, kind, body, order: None })
 }
 
 /// Tells a referrer about the reward for `order`. Names nothing of the buyer.
@@ -188,7 +277,7 @@ pub fn notify_reward(
     amount: Amount,
     order: &OrderId,
 ) -> Result<(), Error> {
-    let html = text::reward(Language::of(referrer.language.as_deref()), amount, order);
+    let Some(html) = text::reward_for(tx, referrer, amount, order)? else { return Ok(()) };
     notify(tx, shop, referrer, "reward", format!("reward:{order}"), html, Some(order))
 }
 
@@ -202,23 +291,22 @@ pub fn notify_balance(
     reason: &str,
     key: &str,
 ) -> Result<(), Error> {
-    let html = text::balance(Language::of(customer.language.as_deref()), amount, reason, key);
+    let Some(html) = text::balance_for(tx, customer, amount, reason, key)? else { return Ok(()) };
     notify(tx, shop, customer, "balance", format!("balance:{reason}:{key}"), html, None)
 }
 
-/// Tells a customer about a refund; `target` is `balance` or `provider`. Call once for each refund: two refunds of one
-/// order may be equal, so only the caller can tell a repeat.
+/// Tells a customer about a refund, once for each `refund`, which is its id; `target` is `balance` or `provider`.
 pub fn notify_refund(
     tx: &mut Tx,
     shop: &Shop,
     customer: &Customer,
     order: &OrderId,
+    refund: &str,
     amount: Amount,
     target: &str,
 ) -> Result<(), Error> {
-    let html = text::refund(Language::of(customer.language.as_deref()), amount, order, target);
-    let once = MessageId::new(tx.now(), &shop.chance);
-    notify(tx, shop, customer, "refund", format!("refund:{order}:{once}"), html, Some(order))
+    let Some(html) = text::refund_for(tx, customer, amount, order, target)? else { return Ok(()) };
+    notify(tx, shop, customer, "refund", format!("refund:{refund}"), html, Some(order))
 }
 
 fn notify(
@@ -262,7 +350,8 @@ pub fn buried(tx: &mut Tx, job: &JobId, error: &str) -> Result<(), StoreError> {
 /// Keeps counting the uncertain tries of a message whose job somebody makes due by hand: with fresh attempts the job would
 /// know nothing of them. Belongs before that, into its transaction; changes nothing for jobs of other kinds.
 pub fn retried(tx: &mut Tx, job: &JobId) -> Result<(), StoreError> {
-    tx.execute(sql::RETRIED, args![job]).map(|_| ())
+    tx.execute(sql::RETRIED, args![job])?;
+    tx.execute(sql::OUT_OF_LINE, args![job]).map(|_| ())
 }
 
 /// Ends as unknown every message that goes at most once and that a backup still had to send. What may go twice stays, and is
@@ -273,14 +362,14 @@ pub fn forget_queued(tx: &mut Tx) -> Result<u64, StoreError> {
 }
 
 /// Writes that the bot `bot` has to be silent until `until`, and forgets silences that are over.
-pub(super) fn keep_silence(tx: &mut Tx, bot: &str, until: Time) -> Result<(), StoreError> {
+pub(crate) fn keep_silence(tx: &mut Tx, bot: &str, until: Time) -> Result<(), StoreError> {
     let now = tx.now();
     tx.later(sql::FORGET_SILENCES, args![now], Expect::Any)?;
     tx.later(sql::KEEP_SILENCE, args![silence_of(bot), until.millis().to_string()], Expect::Any)
 }
 
 /// Until when the bot `bot` has to be silent, as far as anybody wrote.
-pub(super) fn silence(tx: &mut Tx, bot: &str) -> Result<Option<Time>, StoreError> {
+pub(crate) fn silence(tx: &mut Tx, bot: &str) -> Result<Option<Time>, StoreError> {
     tx.first(sql::SILENCE, args![silence_of(bot)])?.map(|row| row.get(0)).transpose()
 }
 
@@ -292,16 +381,26 @@ fn silence_of(bot: &str) -> String {
 pub(super) struct Loaded {
     pub(super) message: Message,
     /// The goods it hands over.
-    pub(super) goods: Vec<Piece>,
+    pub(super) goods: Vec<text::Piece>,
     /// Whether money of its order is on its way back right now.
     pub(super) refunding: bool,
+    /// Whether its order still waits for its money.
+    pub(super) unpaid: bool,
     /// When the latest of its goods joined the order: what joins later is not in it.
     pub(super) goods_at: Time,
+    /// Whether an earlier message in the line of its chat has not ended yet.
+    pub(super) in_line: bool,
+    /// Whether its chat is one of a customer whom nothing was said to reach.
+    pub(super) was_unreachable: bool,
+    /// The owner's words for goods.
+    pub(super) own: Own,
+    /// Until when the bot has to be silent, as far as anybody wrote: another copy may have been told so.
+    pub(super) silent_until: Option<Time>,
 }
 
-/// A message, the goods it hands over and how its order stands, as they are now.
-pub(super) fn load(tx: &mut Tx, id: &MessageId) -> Result<Option<Loaded>, StoreError> {
-    let Some(row) = tx.first(sql::LOAD, args![id])? else { return Ok(None) };
+/// A message of the bot `bot`, the goods it hands over and how its order stands, as they are now.
+pub(super) fn load(tx: &mut Tx, id: &MessageId, bot: &str) -> Result<Option<Loaded>, StoreError> {
+    let Some(row) = tx.first(sql::LOAD, args![id, silence_of(bot)])? else { return Ok(None) };
     let goods: String = row.get(8)?;
     let goods = serde_json::from_str(&goods)
         .map_err(|_| StoreError::Decode { wanted: "a list of goods", found: "something else".into() })?;
@@ -314,10 +413,21 @@ pub(super) fn load(tx: &mut Tx, id: &MessageId) -> Result<Option<Loaded>, StoreE
         state: row.get(5)?,
         uncertain: row.get(6)?,
         queued_at: row.get(7)?,
+        place: row.get(11)?,
     };
     let order: Option<orders::State> = row.get(9)?;
     let goods_at = row.get::<Option<Time>>(10)?.unwrap_or(message.queued_at);
-    Ok(Some(Loaded { message, goods, refunding: order == Some(orders::State::RefundPending), goods_at }))
+    Ok(Some(Loaded {
+        message,
+        goods,
+        refunding: order == Some(orders::State::RefundPending),
+        unpaid: order == Some(orders::State::Pending),
+        goods_at,
+        in_line: row.get::<Option<i64>>(12)?.is_some(),
+        was_unreachable: row.get::<Option<Time>>(13)?.is_some(),
+        own: Own::read(&row.get::<String>(14)?)?,
+        silent_until: row.get(15)?,
+    }))
 }
 
 /// How a message ended.
@@ -332,11 +442,17 @@ pub(super) struct End {
     pub(super) uncertain: i64,
 }
 
-/// Writes the end of a message.
-pub(super) fn end(tx: &mut Tx, id: &MessageId, end: &End) -> Result<(), StoreError> {
+/// Writes the end of a message, and calls the next one in the line of its chat.
+pub(super) fn end(tx: &mut Tx, message: &Message, end: &End) -> Result<(), StoreError> {
     let now = tx.now();
-    let args = args![id, end.state.as_str(), end.telegram_id, end.error.as_deref(), end.uncertain, now];
-    tx.later(sql::END, args, Expect::Rows(1))
+    let args = args![&message.id, end.state.as_str(), end.telegram_id, end.error.as_deref(), end.uncertain, now];
+    tx.later(sql::END, args, Expect::Rows(1))?;
+    if message.class == Class::Ordered
+        && let Some(next) = tx.first(sql::NEXT_IN_LINE, args![message.chat_id, &message.id])?
+    {
+        jobs::pull_later(tx, DeliverMessage::KIND, DeliverMessage::LANE, &next.get::<String>(0)?)?;
+    }
+    Ok(())
 }
 
 /// Writes that a try may have arrived.

@@ -5,11 +5,20 @@
 //! says by its [`Class`] what happens when nobody told us whether it arrived: goods and notices about money go again
 //! with the same content and the order's number in it, alerts never do. What stays untold is `unknown`, never guessed.
 //!
+//! Each call takes its turn at the bot's [`Pace`]: goods before news, a chat at its own pace, and silence where Telegram asks for it.
+//!
+//! A message of the class [`Class::Ordered`] has a place in the line of its chat and begins only when everything before it there has
+//! ended. What is too long for one message follows in others, in order (`fit`). Whom nothing reaches is remembered for campaigns,
+//! which leave them out; everything else is tried, and what arrives ends it.
+//!
 //! Goods are not copied into a message: they are read when it is sent, the same content every time. So is the file of a VPN
 //! device; its QR picture and the how-to are messages of their own, each queued in the transaction that ends the one before.
 
+mod fit;
 pub mod flows;
+pub mod list;
 mod model;
+mod pace;
 mod send;
 mod silence;
 mod sql;
@@ -19,10 +28,13 @@ mod vpn;
 mod vpn_text;
 
 pub use model::*;
+pub use pace::{Heard, NotNow, Pace, Quiet, Turn, lane_of};
 pub use send::DeliverMessage;
-pub use silence::{allow_until, hold_back, recall_silence};
+pub use send::under_pace_of;
+pub(crate) use silence::LONGEST_SILENCE;
+pub use silence::{allow_until, heard, hold_back, recall_silence};
 pub use sql::STATEMENTS;
-pub(crate) use text::alert as alert_html;
+pub(crate) use text::{alert as alert_html, sum};
 
 use semel_kernel::jobs::Workers;
 

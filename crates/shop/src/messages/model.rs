@@ -4,7 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use semel_kernel::clock::Time;
 use semel_kernel::store::{FromValue, StoreError, Value};
+use semel_telegram::Button;
 
+use crate::checkout::PaymentId;
 use crate::orders::OrderId;
 use crate::vpn::PeerId;
 
@@ -44,6 +46,10 @@ pub enum Class {
     AtLeastOnce,
     /// It does not: alerts, and everything that is worse twice than never.
     AtMostOnce,
+    /// It goes again like [`Class::AtLeastOnce`], and only after every earlier message of this class to its chat has ended,
+    /// however it ended: for what would mislead in another order, as "paused" after "goes on" would. The order is that in which
+    /// they were committed. A death swaps nothing, because the place is in the row. Who waits for an answer does not belong here.
+    Ordered,
 }
 
 impl Class {
@@ -52,6 +58,7 @@ impl Class {
         match self {
             Self::AtLeastOnce => "at_least_once",
             Self::AtMostOnce => "at_most_once",
+            Self::Ordered => "ordered",
         }
     }
 }
@@ -62,6 +69,7 @@ impl FromValue for Class {
         match word.as_str() {
             "at_least_once" => Ok(Self::AtLeastOnce),
             "at_most_once" => Ok(Self::AtMostOnce),
+            "ordered" => Ok(Self::Ordered),
             _ => Err(StoreError::Decode { wanted: "a class of messages", found: word }),
         }
     }
@@ -95,8 +103,28 @@ impl Language {
 pub enum Body {
     /// A text in Telegram's HTML; everything foreign in it is escaped.
     Text {
-        /// At most 4096 UTF-16 units.
+        /// Of any length: what does not fit into one message follows in others.
         html: String,
+    },
+    /// A text with buttons below it.
+    Card {
+        /// Of any length; everything foreign in it is escaped.
+        html: String,
+        /// Below the last of its messages. Rows of buttons. What comes back from a button was in somebody's hands: see [`Press`](semel_telegram::Press).
+        buttons: Vec<Vec<Button>>,
+    },
+    /// An invoice in Telegram Stars, with a button to pay.
+    Invoice {
+        /// What comes back with the money.
+        payment: PaymentId,
+        /// The order that is paid.
+        order: OrderId,
+        /// What is bought.
+        title: String,
+        /// More about it.
+        description: String,
+        /// How many Stars.
+        stars: i64,
     },
     /// All goods of an order, read when the message is sent.
     Goods {
@@ -111,6 +139,13 @@ pub enum Body {
     VpnQr(OfPeer),
     /// How to use both.
     VpnHowto(OfPeer),
+    /// What did not fit under the file or the picture of a device. What comes after that comes after this.
+    VpnWords {
+        /// The rest of the words, in Telegram's HTML.
+        html: String,
+        /// The file or the picture.
+        after: Box<Body>,
+    },
 }
 
 /// The device that a message about VPN access is for. No key and no address stands here.
@@ -137,6 +172,8 @@ impl FromValue for Body {
 
 /// What messages to the owner and helpers are about.
 pub const ALERT: &str = "alert";
+/// How keys of alerts begin that hand on what a customer wrote.
+pub(crate) const WORDS_OF_CUSTOMER: &str = "support:";
 /// What messages with an order's goods are about.
 pub const GOODS: &str = "goods";
 /// What messages with the file of a device are about.
@@ -145,6 +182,9 @@ pub const VPN_FILE: &str = "vpn_file";
 pub const VPN_QR: &str = "vpn_qr";
 /// What messages that say how to use both are about.
 pub const VPN_HOWTO: &str = "vpn_howto";
+
+/// What messages are about that hold the rest of the words under a file.
+pub const WORDS: &str = "words";
 
 /// Whether a message of this kind hands over what was bought: it waits where goods have to wait.
 pub fn hands_over(kind: &str) -> bool {
@@ -187,6 +227,8 @@ pub struct Message {
     pub uncertain: i64,
     /// When it was written.
     pub queued_at: Time,
+    /// Its place in the line of its chat; zero where it stands in none.
+    pub place: i64,
 }
 
 /// A message as people see it: never what it says, because that may be goods.
@@ -264,7 +306,10 @@ mod tests {
     #[test]
     fn an_unreadable_body_is_an_error_and_not_an_empty_message() {
         assert!(Body::from_value(Value::Text(r#"{"type":"poem"}"#.into())).is_err());
-        assert!(Class::from_value(Value::Text("ordered".into())).is_err());
+        assert!(Class::from_value(Value::Text("perhaps".into())).is_err());
+        for class in [Class::AtLeastOnce, Class::AtMostOnce, Class::Ordered] {
+            assert_eq!(Class::from_value(Value::Text(class.as_str().into())).expect("a class"), class);
+        }
     }
 
     #[test]

@@ -1,19 +1,25 @@
-//! When the bot may speak: the silence that Telegram asked for, and whose turn it is.
+//! When the bot may speak: the silence that Telegram asked for, of one chat or of the whole bot, and whose turn it is.
 //!
-//! A silence is kept in the database for whoever sends next: this program after a restart, or another copy. The HTTP client
-//! obeys it, and it knows moments on its own clock only, which need not agree with the database's.
+//! A silence is kept in the database for whoever sends next: this program after a restart, or another copy. The pace obeys it,
+//! and for the whole bot's so does the HTTP client; each knows moments on its own clock only, which need not agree with the
+//! database's.
 //!
 //! It is written together with the end of the run that was told so. Who dies before that has told nobody: the message goes
 //! again as one whose fate is not known, and Telegram says it once more.
 
 use std::time::Duration;
 
+use semel_kernel::args;
 use semel_kernel::clock::Time;
 use semel_kernel::store::StoreError;
+use semel_telegram::Bot;
 
-use super::flows;
 use super::send::host_key;
+use super::{flows, sql};
 use crate::Shop;
+
+/// A longer silence is taken as this: a slip on the other side must not silence the shop for a year.
+pub(crate) const LONGEST_SILENCE: Duration = Duration::from_secs(24 * 3600);
 
 /// Takes up the silence that Telegram asked an earlier run or another copy for. Call it before the first message leaves.
 ///
@@ -25,8 +31,37 @@ pub async fn recall_silence(shop: &Shop) -> Result<(), StoreError> {
     let silence = shop.store.look("message.silences", move |tx| flows::silence(tx, &of)).await?;
     if let Some(until) = silence {
         shop.telegram.pause_host(&host_key(bot), on_client(shop, until));
+        shop.pace().silence(until.since(shop.now()));
+    }
+    let every = format!("silence:{}:%", bot.id());
+    for row in shop.store.rows("message.silences", sql::SILENT_CHATS, args![every]).await? {
+        let (name, until): (String, Time) = (row.get(0)?, row.get(1)?);
+        if let Some(chat) = name.rsplit(':').next().and_then(|chat| chat.parse::<i64>().ok()) {
+            shop.pace().silence_chat(chat, until.since(shop.now()));
+        }
     }
     Ok(())
+}
+
+/// Telegram answered 429 to a call that belongs to no chat, as a question for updates does: the whole bot has to be silent for
+/// `asked`. This process is at once, and another copy that sends from the next message or piece of a campaign on that it looks at.
+pub async fn heard(shop: &Shop, asked: Duration) {
+    let Some(bot) = &shop.bot else { return };
+    let left = shop.pace().refused(asked.min(LONGEST_SILENCE));
+    shop.telegram.pause_host(&host_key(bot), shop.telegram.now() + left);
+    let of = bot.id().to_owned();
+    let kept = shop.write("message.silence", move |tx, _| {
+        let until = tx.now() + left;
+        Ok(flows::keep_silence(tx, &of, until)?)
+    });
+    if let Err(error) = kept.await {
+        tracing::warn!(%error, "could not write that Telegram asks for silence; this process knows it all the same");
+    }
+}
+
+/// The bot's id and the chat's: what a chat's silence is kept under.
+pub(super) fn of_chat(bot: &Bot, chat: i64) -> String {
+    format!("{}:{chat}", bot.id())
 }
 
 /// Nothing is sent for `time` from now on.

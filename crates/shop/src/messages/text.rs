@@ -3,12 +3,19 @@
 //! Everything foreign in them is escaped. A text about an order or money shows its number, so that a message that came
 //! twice is seen to be one.
 
-use semel_money::Amount;
+use semel_kernel::store::{StoreError, Tx};
+use semel_money::{Amount, Currency};
 use semel_telegram::html_escape;
 
 use super::Language::{self, English, Russian};
 pub(crate) use super::vpn_text::subscription;
+use super::vpn_text::{left_of, moment};
+use crate::Error;
+use crate::customers::Customer;
+use crate::notices;
+use crate::notices::flows::{say, word_of};
 use crate::orders::{ItemId, OrderId};
+use crate::subscriptions::SubscriptionNotice;
 
 /// One piece of goods: its line, its number in the line, the line's title, and what is handed over.
 pub(super) type Piece = (ItemId, i64, String, String);
@@ -23,33 +30,140 @@ pub(super) struct Goods {
     pub(super) plain: String,
 }
 
-/// The goods of `order`. Equal goods give equal texts.
-pub(super) fn goods(language: Language, order: &OrderId, pieces: &[Piece]) -> Goods {
+/// The owner's words for goods, as kind, language and text; where there are none, ours count.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Own(Vec<(String, String, String)>);
+
+impl Own {
+    /// Reads a JSON list of such triples.
+    pub(super) fn read(json: &str) -> Result<Self, StoreError> {
+        let own = serde_json::from_str(json);
+        own.map(Self).map_err(|_| StoreError::Decode { wanted: "the owner's words", found: "something else".into() })
+    }
+
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn of(&self, kind: &str, language: Language) -> Option<&str> {
+        let found = self.0.iter().find(|(of, in_language, _)| of == kind && in_language == word_of(language));
+        found.map(|(_, _, html)| html.as_str())
+    }
+}
+
+/// The goods of `order`, in the owner's words if there are any. Equal goods and words give equal texts.
+pub(super) fn goods(language: Language, order: &OrderId, pieces: &[Piece], own: &Own) -> Goods {
     let (thanks, number, in_file) = match language {
         Russian => ("Спасибо за покупку!", "Заказ", "Ваши товары — в файле."),
         English => ("Thank you for your purchase!", "Order", "Your goods are in the file."),
     };
     let head = format!("{thanks}\n{number} <code>{order}</code>");
-    let mut html = head.clone();
+    let mut listed = String::new();
     let mut plain = format!("{thanks}\n{number} {order}\n");
     let mut line: Option<&ItemId> = None;
     for (item, _, title, content) in pieces {
         if line != Some(item) {
-            html.push_str(&format!("\n\n<b>{}</b>", html_escape(title)));
+            listed.push_str(&format!("\n\n<b>{}</b>", html_escape(title)));
             plain.push_str(&format!("\n{title}\n"));
             line = Some(item);
         }
         // A tap on either copies it whole; `pre` keeps the lines of a longer one.
         let tag = if content.contains('\n') { "pre" } else { "code" };
-        html.push_str(&format!("\n<{tag}>{}</{tag}>", html_escape(content)));
+        listed.push_str(&format!("\n<{tag}>{}</{tag}>", html_escape(content)));
         plain.push_str(content);
         plain.push('\n');
     }
-    Goods { html, caption: format!("{head}\n\n{in_file}"), plain }
+    let value = |name: &str| match name {
+        "goods" => Some(listed.trim_start().to_owned()),
+        "order" => Some(html_escape(order.as_str())),
+        _ => None,
+    };
+    let html = match own.of("goods", language) {
+        Some(words) => notices::fill(words, value),
+        None => format!("{head}{listed}"),
+    };
+    let caption = match own.of("goods_file", language) {
+        Some(words) => notices::fill(words, value),
+        None => format!("{head}\n\n{in_file}"),
+    };
+    Goods { html, caption, plain }
+}
+
+/// What a referrer is told about a reward: in the owner's words if there are any. Nothing for who switched it off; so are all
+/// `…_for` here.
+pub(super) fn reward_for(
+    tx: &mut Tx,
+    customer: &Customer,
+    amount: Amount,
+    order: &OrderId,
+) -> Result<Option<String>, Error> {
+    let values = [("amount", sum(amount)), ("order", order.to_string())];
+    say(tx, customer, "reward", &values, |language| reward(language, amount, order))
+}
+
+/// What a customer is told about money on the balance.
+pub(super) fn balance_for(
+    tx: &mut Tx,
+    customer: &Customer,
+    amount: Amount,
+    reason: &str,
+    key: &str,
+) -> Result<Option<String>, Error> {
+    let language = Language::of(customer.language.as_deref());
+    let values =
+        [("amount", sum(amount)), ("number", number_of(key).to_owned()), ("why", why(language, reason).to_owned())];
+    say(tx, customer, "balance", &values, |language| balance(language, amount, reason, key))
+}
+
+/// What a customer is told about a refund.
+pub(super) fn refund_for(
+    tx: &mut Tx,
+    customer: &Customer,
+    amount: Amount,
+    order: &OrderId,
+    target: &str,
+) -> Result<Option<String>, Error> {
+    let values = [("amount", sum(amount)), ("order", order.to_string())];
+    let kind = if target == "balance" { "refund_balance" } else { "refund_provider" };
+    say(tx, customer, kind, &values, |language| refund(language, amount, order, target))
+}
+
+/// What a customer is told about a subscription. `kind` is the word in rows.
+pub(crate) fn subscription_for(
+    tx: &mut Tx,
+    customer: &Customer,
+    kind: &str,
+    notice: &SubscriptionNotice,
+) -> Result<Option<String>, Error> {
+    let language = Language::of(customer.language.as_deref());
+    let until = match notice {
+        SubscriptionNotice::EndsIn { until, .. }
+        | SubscriptionNotice::Ended { until }
+        | SubscriptionNotice::Renewed { until }
+        | SubscriptionNotice::Granted { until }
+        | SubscriptionNotice::Extended { until }
+        | SubscriptionNotice::Unfrozen { until } => moment(language, *until),
+        SubscriptionNotice::Frozen
+        | SubscriptionNotice::Revoked
+        | SubscriptionNotice::NotConnected
+        | SubscriptionNotice::Waiting => String::new(),
+    };
+    let left = match notice {
+        SubscriptionNotice::EndsIn { left, .. } => left_of(language, *left).to_owned(),
+        _ => String::new(),
+    };
+    say(tx, customer, kind, &[("until", until), ("left", left)], |language| subscription(language, notice))
+}
+
+/// A sum as customers read it: Stars by their sign, everything else by its code.
+pub(crate) fn sum(amount: Amount) -> String {
+    if amount.currency() == Currency::XTR { format!("{} ⭐", amount.decimal()) } else { amount.to_string() }
 }
 
 /// A reward for a referrer.
 pub(super) fn reward(language: Language, amount: Amount, order: &OrderId) -> String {
+    let amount = sum(amount);
     match language {
         Russian => format!(
             "Ваш друг сделал первую покупку — спасибо, что рассказали о нас! \
@@ -65,11 +179,16 @@ pub(super) fn reward(language: Language, amount: Amount, order: &OrderId) -> Str
 /// Money on the balance, with the reason for it. The number shown is the last part of `key`.
 pub(super) fn balance(language: Language, amount: Amount, reason: &str, key: &str) -> String {
     let why = why(language, reason);
-    let number = html_escape(key.rsplit(':').next().unwrap_or(key));
+    let (amount, number) = (sum(amount), html_escape(number_of(key)));
     match language {
         Russian => format!("{why}На ваш баланс зачислено <b>{amount}</b>.\nНомер: <code>{number}</code>"),
         English => format!("{why}<b>{amount}</b> has been added to your balance.\nNumber: <code>{number}</code>"),
     }
+}
+
+/// The part of a business key that a customer is shown.
+fn number_of(key: &str) -> &str {
+    key.rsplit(':').next().unwrap_or(key)
 }
 
 /// The sentence for the ledger's word, with a space behind it; nothing for a word that needs none.
@@ -99,20 +218,25 @@ fn why(language: Language, reason: &str) -> &'static str {
 
 /// A refund of an order, to the balance or to where the payment came from.
 pub(super) fn refund(language: Language, amount: Amount, order: &OrderId, target: &str) -> String {
+    // Telegram gives Stars back at once; no bank is in between.
+    let wait = match (language, amount.currency() == Currency::XTR) {
+        (_, true) => "",
+        (Russian, false) => " Банку может понадобиться несколько дней.",
+        (English, false) => " A bank may take a few days.",
+    };
+    let amount = sum(amount);
     match (language, target) {
         (Russian, "balance") => {
             format!("Возврат по заказу <code>{order}</code>: <b>{amount}</b> зачислено на ваш баланс.")
         }
         (Russian, _) => format!(
-            "Возврат по заказу <code>{order}</code>: <b>{amount}</b> отправлено туда, откуда пришла оплата. \
-             Банку может понадобиться несколько дней."
+            "Возврат по заказу <code>{order}</code>: <b>{amount}</b> отправлено туда, откуда пришла оплата.{wait}"
         ),
         (English, "balance") => {
             format!("Refund of order <code>{order}</code>: <b>{amount}</b> has been added to your balance.")
         }
         (English, _) => format!(
-            "Refund of order <code>{order}</code>: <b>{amount}</b> is on its way back to where you paid from. \
-             A bank may take a few days."
+            "Refund of order <code>{order}</code>: <b>{amount}</b> is on its way back to where you paid from.{wait}"
         ),
     }
 }
@@ -125,7 +249,6 @@ pub(crate) fn alert(sentence: &str) -> String {
 #[cfg(test)]
 mod tests {
     use semel_kernel::clock::{Chance, Time};
-    use semel_money::Currency;
     use semel_telegram::{CAPTION_LIMIT, TEXT_LIMIT, utf16_len};
 
     use super::*;
@@ -150,7 +273,7 @@ mod tests {
             piece(&keys, 2, "Key <1 month>", "KEY-3"),
             piece(&files, 1, "Config", "[a]\nb = <c>"),
         ];
-        let goods = goods(Language::English, &order, &pieces);
+        let goods = goods(Language::English, &order, &pieces, &Own::default());
         assert_eq!(
             goods.html,
             format!(
@@ -171,9 +294,25 @@ mod tests {
     #[test]
     fn equal_goods_give_equal_texts() {
         let pieces = [piece(&item(1), 1, "Ключ", "KEY-1")];
-        let texts = [(); 2].map(|()| goods(Language::Russian, &order(), &pieces).html);
+        let texts = [(); 2].map(|()| goods(Language::Russian, &order(), &pieces, &Own::default()).html);
         assert_eq!(texts[0], texts[1]);
         assert!(texts[0].starts_with("Спасибо за покупку!"));
+    }
+
+    #[test]
+    fn the_owners_words_stand_around_the_goods_in_their_language() {
+        let order = order();
+        let pieces = [piece(&item(1), 1, "Key {order}", "KEY-<1>")];
+        let own = r#"[["goods","en","Here:\n{goods}\n<i>{order}</i>"],["goods_file","en","In the file: {order}"]]"#;
+        let own = Own::read(own).expect("words");
+        let english = goods(Language::English, &order, &pieces, &own);
+        let shown = format!("Here:\n<b>Key {{order}}</b>\n<code>KEY-&lt;1&gt;</code>\n<i>{order}</i>");
+        assert_eq!(english.html, shown, "goods are no placeholders");
+        assert_eq!(english.caption, format!("In the file: {order}"));
+        assert!(english.plain.contains("KEY-<1>"));
+        let russian = goods(Language::Russian, &order, &pieces, &own);
+        assert!(russian.html.starts_with("Спасибо за покупку!"), "without words of their own, ours: {}", russian.html);
+        assert!(Own::read("5").is_err());
     }
 
     #[test]
@@ -196,7 +335,14 @@ mod tests {
         assert!(refund(Language::English, amount, &order, "balance").contains("added to your balance"));
         assert!(refund(Language::English, amount, &order, "provider").contains("where you paid from"));
         assert!(refund(Language::Russian, amount, &order, "provider").contains(order.as_str()));
+        assert!(refund(Language::English, amount, &order, "provider").ends_with("A bank may take a few days."));
         assert!(reward(Language::Russian, amount, &order).contains("1.00 RUB"));
+        let stars = Amount::new(333, Currency::XTR);
+        for language in [Language::Russian, Language::English] {
+            let told = refund(language, stars, &order, "provider");
+            assert!(told.contains("<b>333 ⭐</b>") && !told.contains("ank") && !told.contains("анк"), "{told}");
+            assert!(balance(language, stars, "second", "capture:stars:7:stx1").contains("<b>333 ⭐</b>"));
+        }
     }
 
     #[test]

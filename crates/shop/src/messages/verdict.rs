@@ -1,8 +1,12 @@
 //! What is known after a try to send.
 
+use std::time::Duration;
+
 use semel_kernel::clock::Time;
 use semel_kernel::outbound::OutboundError;
-use semel_telegram::{Outcome, Sent};
+use semel_telegram::{Gone, Outcome, Sent};
+
+use super::{Heard, LONGEST_SILENCE};
 
 /// What a try came to, sorted by what happens next. No text in it holds a token or what the message says.
 #[derive(Debug, PartialEq, Eq)]
@@ -17,14 +21,15 @@ pub(super) enum Verdict {
     BadToken { text: String },
     /// Certainly not sent: the group lives on under this id.
     Moved { to: i64 },
+    /// Certainly not sent: nothing reaches this chat until something changes there.
+    Gone { reason: Gone, text: String },
+    /// Certainly not sent: Telegram refuses what it says, in any chat.
+    Poison { text: String },
     /// Certainly not sent, and no repeat can help.
     Refused { text: String },
     /// Perhaps sent: nobody told us.
     Unclear { text: String },
 }
-
-/// A longer silence is taken as this: a slip on the other side must not silence the shop for a year.
-const LONGEST_SILENCE: u64 = 24 * 3600;
 
 impl Verdict {
     /// Sorts what came back from Telegram, or what kept it from coming.
@@ -32,11 +37,11 @@ impl Verdict {
         match answer {
             Ok(Outcome::Ok(sent)) => Self::Sent { telegram_id: sent.message_id },
             Ok(Outcome::RetryAfter { seconds }) => {
-                Self::Silence { seconds: u64::try_from(seconds).unwrap_or(1).clamp(1, LONGEST_SILENCE) }
+                Self::Silence { seconds: u64::try_from(seconds).unwrap_or(1).clamp(1, LONGEST_SILENCE.as_secs()) }
             }
-            Ok(Outcome::ChatGone { text, .. } | Outcome::BadPayload { text } | Outcome::Benign { text }) => {
-                Self::Refused { text }
-            }
+            Ok(Outcome::ChatGone { reason, text }) => Self::Gone { reason, text },
+            Ok(Outcome::BadPayload { text }) => Self::Poison { text },
+            Ok(Outcome::Benign { text }) => Self::Refused { text },
             Ok(Outcome::Migrated { to }) => Self::Moved { to },
             Ok(Outcome::BadToken { text }) => Self::BadToken { text },
             Ok(Outcome::Conflict { text }) => Self::NotYet { at: None, text },
@@ -48,12 +53,25 @@ impl Verdict {
             Err(error) => Self::Unclear { text: error.to_string() },
         }
     }
+
+    /// Whether the person cannot be written to by anybody of this bot from now on.
+    pub(super) fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Gone { reason, .. } if reason.is_unreachable())
+    }
+
+    /// What the pace is told about it.
+    pub(super) fn heard(&self) -> Heard {
+        match self {
+            Self::Sent { .. } => Heard::Sent,
+            Self::Silence { seconds } => Heard::TooMany { retry_after: Duration::from_secs(*seconds) },
+            _ => Heard::Other,
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use semel_kernel::outbound::BreakerOpen;
-    use semel_telegram::Gone;
 
     use super::*;
 
@@ -87,17 +105,29 @@ mod tests {
     #[test]
     fn refusals_are_sorted_by_what_happens_next() {
         let text = String::from("no");
-        let gone = Outcome::ChatGone { reason: Gone::Blocked, text: text.clone() };
-        assert_eq!(Verdict::of(Ok(gone)), Verdict::Refused { text: text.clone() });
-        assert_eq!(
-            Verdict::of(Ok(Outcome::BadPayload { text: text.clone() })),
-            Verdict::Refused { text: text.clone() }
-        );
+        for (reason, unreachable) in [
+            (Gone::Blocked, true),
+            (Gone::Deactivated, true),
+            (Gone::NotFound, true),
+            (Gone::NeverStarted, true),
+            (Gone::Kicked, false),
+            (Gone::NoRights, false),
+        ] {
+            let gone = Verdict::of(Ok(Outcome::ChatGone { reason, text: text.clone() }));
+            assert_eq!(gone, Verdict::Gone { reason, text: text.clone() });
+            assert_eq!(gone.is_unreachable(), unreachable, "{reason:?}");
+        }
+        let poison = Verdict::of(Ok(Outcome::BadPayload { text: text.clone() }));
+        assert_eq!(poison, Verdict::Poison { text: text.clone() });
+        let benign = Verdict::of(Ok(Outcome::Benign { text: text.clone() }));
+        assert_eq!(benign, Verdict::Refused { text: text.clone() });
         assert_eq!(Verdict::of(Ok(Outcome::BadToken { text: text.clone() })), Verdict::BadToken { text });
         assert_eq!(Verdict::of(Ok(Outcome::Migrated { to: -100 })), Verdict::Moved { to: -100 });
         assert_eq!(Verdict::of(Ok(Outcome::RetryAfter { seconds: 7 })), Verdict::Silence { seconds: 7 });
         assert_eq!(Verdict::of(Ok(Outcome::RetryAfter { seconds: -1 })), Verdict::Silence { seconds: 1 });
         let silence = Verdict::of(Ok(Outcome::RetryAfter { seconds: i64::MAX }));
-        assert_eq!(silence, Verdict::Silence { seconds: LONGEST_SILENCE });
+        assert_eq!(silence, Verdict::Silence { seconds: LONGEST_SILENCE.as_secs() });
+        assert_eq!(silence.heard(), Heard::TooMany { retry_after: LONGEST_SILENCE });
+        assert_eq!(Verdict::Moved { to: -100 }.heard(), Heard::Other);
     }
 }

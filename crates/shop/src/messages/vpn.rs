@@ -8,15 +8,15 @@ use semel_telegram::{Button, File, ParseMode, SendDocument, SendPhoto};
 
 use super::send::{Outgoing, plain};
 use super::vpn_text::{self, Device};
-use super::{Body, Message, OfPeer};
+use super::{Body, Language, Message, OfPeer, VPN_FILE, VPN_HOWTO, VPN_QR};
 use crate::vpn::files::{self, ClientText};
 use crate::vpn::{Form, PeerState, peers, servers};
-use crate::{Error, Shop, subscriptions};
+use crate::{Error, Shop, notices, subscriptions};
 
 /// What became of putting a message together.
 pub(super) enum Rendered {
-    /// It can go.
-    Whole(Outgoing),
+    /// It can go; `own` when the words in it are the owner's.
+    Whole { outgoing: Outgoing, own: bool },
     /// The device has no access any more, so neither this message nor the next of its chain has a meaning.
     Closed,
     /// This one has nothing to say for such a file, and the next one has; why.
@@ -24,13 +24,20 @@ pub(super) enum Rendered {
 }
 
 /// Puts a message about a device together, as things are now. `several`: whether those of several devices come together, and
-/// the how-to is for all of them.
+/// the how-to is for all of them. `ours`: in our words, whatever the owner's are.
 ///
 /// # Errors
 /// What the store says, and what keeps the keys from being opened: nothing was sent, and both may pass.
-pub(super) async fn render(shop: &Shop, message: &Message, of: &OfPeer, several: bool) -> Result<Rendered, Error> {
-    let Some(mut access) = read(shop, of).await? else { return Ok(Rendered::Closed) };
+pub(super) async fn render(
+    shop: &Shop,
+    message: &Message,
+    of: &OfPeer,
+    several: bool,
+    ours: bool,
+) -> Result<Rendered, Error> {
+    let Some(mut access) = read(shop, of, kind_of(&message.body)).await? else { return Ok(Rendered::Closed) };
     access.several = several;
+    access.own = access.own.filter(|_| !ours);
     let support = shop.vpn.as_ref().and_then(|vpn| vpn.rules.support.as_deref());
     Ok(put_together(message, of, &access, support))
 }
@@ -44,10 +51,21 @@ struct Access {
     amnezia: bool,
     /// Whether the files of several devices come together.
     several: bool,
+    /// The owner's words for this message; none where ours count.
+    own: Option<String>,
 }
 
-async fn read(shop: &Shop, of: &OfPeer) -> Result<Option<Access>, Error> {
-    let (context, peer) = (shop.clone(), of.peer.clone());
+/// The kind of the words in a message about a device.
+fn kind_of(body: &Body) -> &'static str {
+    match body {
+        Body::VpnFile(_) => VPN_FILE,
+        Body::VpnQr(_) => VPN_QR,
+        _ => VPN_HOWTO,
+    }
+}
+
+async fn read(shop: &Shop, of: &OfPeer, kind: &'static str) -> Result<Option<Access>, Error> {
+    let (context, peer, language) = (shop.clone(), of.peer.clone(), of.language);
     let reading = shop.read("message.vpn", move |tx| {
         let found = match peers::find(tx, &peer) {
             Ok(found) => found,
@@ -61,7 +79,8 @@ async fn read(shop: &Shop, of: &OfPeer) -> Result<Option<Access>, Error> {
         let form = if amnezia { Form::AmneziaWg } else { Form::WireGuard };
         let file = files::client_file(tx, &context, &peer, form)?;
         let until = subscriptions::flows::find(tx, &found.subscription)?.paid_until;
-        Ok(Some(Access { file, until, amnezia, several: false }))
+        let own = notices::flows::own(tx, kind, language)?;
+        Ok(Some(Access { file, until, amnezia, several: false, own }))
     });
     reading.await
 }
@@ -77,8 +96,9 @@ fn put_together(message: &Message, of: &OfPeer, access: &Access, support: Option
         several: access.several,
         order: of.order.as_ref(),
     };
+    let whole = |outgoing| Rendered::Whole { outgoing, own: access.own.is_some() };
     match &message.body {
-        Body::VpnFile(_) => Rendered::Whole(Outgoing::File(SendDocument {
+        Body::VpnFile(_) => whole(Outgoing::File(SendDocument {
             chat_id: message.chat_id,
             file: File::Bytes {
                 name: file.file_name(),
@@ -86,7 +106,7 @@ fn put_together(message: &Message, of: &OfPeer, access: &Access, support: Option
                 mime: "application/octet-stream".into(),
                 bytes: file.text.as_bytes().to_vec(),
             },
-            caption: Some(vpn_text::file(of.language, &device)),
+            caption: Some(words(access, of, &device, vpn_text::file)),
             parse_mode: Some(ParseMode::Html),
             buttons: Vec::new(),
             // A protected file cannot be opened in another app.
@@ -94,10 +114,10 @@ fn put_together(message: &Message, of: &OfPeer, access: &Access, support: Option
         })),
         Body::VpnQr(_) if file.own_key => Rendered::Needless("the file lacks the customer's own key: nothing to scan"),
         Body::VpnQr(_) => match files::qr(file) {
-            Ok(bytes) => Rendered::Whole(Outgoing::Photo(SendPhoto {
+            Ok(bytes) => whole(Outgoing::Photo(SendPhoto {
                 chat_id: message.chat_id,
                 photo: File::Bytes { name: format!("{}.png", file.name), mime: "image/png".into(), bytes },
-                caption: Some(vpn_text::qr(of.language, &device)),
+                caption: Some(words(access, of, &device, vpn_text::qr)),
                 parse_mode: Some(ParseMode::Html),
                 buttons: Vec::new(),
                 protect: false,
@@ -105,12 +125,20 @@ fn put_together(message: &Message, of: &OfPeer, access: &Access, support: Option
             Err(_) => Rendered::Needless("the file is too long for a QR picture"),
         },
         // The last one of the chain; no other message comes here.
-        _ => Rendered::Whole(howto(message, of, &device, support)),
+        _ => whole(howto(message, of, words(access, of, &device, vpn_text::howto), support)),
     }
 }
 
-fn howto(message: &Message, of: &OfPeer, device: &Device<'_>, support: Option<&str>) -> Outgoing {
-    let mut outgoing = plain(message, vpn_text::howto(of.language, device));
+/// The owner's words, or ours.
+fn words(access: &Access, of: &OfPeer, device: &Device<'_>, ours: fn(Language, &Device<'_>) -> String) -> String {
+    match &access.own {
+        Some(own) => vpn_text::own(own, of.language, device),
+        None => ours(of.language, device),
+    }
+}
+
+fn howto(message: &Message, of: &OfPeer, html: String, support: Option<&str>) -> Outgoing {
+    let mut outgoing = plain(message, html);
     if let (Outgoing::Text(text), Some(address)) = (&mut outgoing, support) {
         text.buttons = vec![vec![Button::url(vpn_text::help(of.language), address)]];
     }
@@ -121,7 +149,7 @@ fn howto(message: &Message, of: &OfPeer, device: &Device<'_>, support: Option<&s
 mod tests {
     use semel_kernel::clock::Chance;
 
-    use super::super::{Class, Language, MessageId, State};
+    use super::super::{Class, MessageId, State};
     use super::*;
     use crate::orders::OrderId;
     use crate::vpn::PeerId;
@@ -131,7 +159,7 @@ mod tests {
 
     fn access(text: &str, own_key: bool) -> Access {
         let file = ClientText { name: "shop-42-2".into(), text: text.to_owned().into(), own_key };
-        Access { file, until: AT, amnezia: false, several: false }
+        Access { file, until: AT, amnezia: false, several: false, own: None }
     }
 
     fn of() -> OfPeer {
@@ -150,12 +178,13 @@ mod tests {
             state: State::Queued,
             uncertain: 0,
             queued_at: AT,
+            place: 0,
         }
     }
 
     fn whole(body: Body, access: &Access, support: Option<&str>) -> Outgoing {
         match put_together(&message(body), &of(), access, support) {
-            Rendered::Whole(outgoing) => outgoing,
+            Rendered::Whole { outgoing, .. } => outgoing,
             Rendered::Closed => panic!("closed"),
             Rendered::Needless(why) => panic!("needless: {why}"),
         }
@@ -173,6 +202,17 @@ mod tests {
         assert!(caption.contains(of().order.expect("an order").as_str()), "a double shows that it is one: {caption}");
         assert!(!caption.contains("secret-key"), "{caption}");
         assert_eq!((document.chat_id, document.protect), (42, false), "Telegram lets nobody open a protected file");
+    }
+
+    #[test]
+    fn the_owners_words_stand_under_the_file() {
+        let access = Access { own: Some("Yours, device {device}: {until}".into()), ..access(TEXT, false) };
+        let Outgoing::File(document) = whole(Body::VpnFile(of()), &access, None) else { panic!("no file") };
+        assert_eq!(document.caption.as_deref(), Some("Yours, device 2: 14 November 2023, 22:13 UTC"));
+        let Outgoing::Text(text) = whole(Body::VpnHowto(of()), &access, Some("https://t.me/help")) else {
+            panic!("no text")
+        };
+        assert!(text.text.starts_with("Yours") && text.buttons.len() == 1, "the help button stays: {}", text.text);
     }
 
     #[test]

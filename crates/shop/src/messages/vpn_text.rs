@@ -6,6 +6,7 @@ use semel_kernel::clock::Time;
 use semel_telegram::html_escape;
 
 use super::Language::{self, English, Russian};
+use crate::notices;
 use crate::orders::OrderId;
 use crate::subscriptions::{Left, SubscriptionNotice};
 
@@ -33,24 +34,19 @@ pub(super) struct Device<'a> {
 pub(super) fn file(language: Language, device: &Device<'_>) -> String {
     let Device { number, tunnel, until, .. } = device;
     let (until, tunnel) = (moment(language, *until), html_escape(tunnel));
-    let (mut text, key) = match language {
-        Russian => (
-            format!(
-                "<b>Доступ к VPN</b>\nУстройство {number}: <code>{tunnel}</code>\nОплачено до <b>{until}</b>\n\
-                 Этот файл — для одного устройства. Не передавайте его никому: он и есть доступ."
-            ),
-            "\nВпишите в него свой PrivateKey: его знаете только вы.",
+    let mut text = match language {
+        Russian => format!(
+            "<b>Доступ к VPN</b>\nУстройство {number}: <code>{tunnel}</code>\nОплачено до <b>{until}</b>\n\
+             Этот файл — для одного устройства. Не передавайте его никому: он и есть доступ."
         ),
-        English => (
-            format!(
-                "<b>VPN access</b>\nDevice {number}: <code>{tunnel}</code>\nPaid until <b>{until}</b>\n\
-                 This file is for one device. Give it to nobody: it is the access itself."
-            ),
-            "\nWrite your own PrivateKey into it: only you know it.",
+        English => format!(
+            "<b>VPN access</b>\nDevice {number}: <code>{tunnel}</code>\nPaid until <b>{until}</b>\n\
+             This file is for one device. Give it to nobody: it is the access itself."
         ),
     };
     if device.own_key {
-        text.push_str(key);
+        text.push('\n');
+        text.push_str(own_key(language));
     }
     if let Some(order) = device.order {
         let word = match language {
@@ -60,6 +56,27 @@ pub(super) fn file(language: Language, device: &Device<'_>) -> String {
         text.push_str(&format!("\n{word} <code>{order}</code>"));
     }
     text
+}
+
+/// The owner's words for a message about a device, with its values.
+pub(super) fn own(words: &str, language: Language, device: &Device<'_>) -> String {
+    notices::fill(words, |name| match name {
+        "device" => Some(device.number.to_string()),
+        "tunnel" => Some(html_escape(device.tunnel)),
+        "until" => Some(html_escape(&moment(language, device.until))),
+        "order" => Some(device.order.map(|order| html_escape(order.as_str())).unwrap_or_default()),
+        "app" => Some(app(device)),
+        "own_key" => Some(if device.own_key { own_key(language).to_owned() } else { String::new() }),
+        _ => None,
+    })
+}
+
+/// What who kept their private key has to do with the file.
+const fn own_key(language: Language) -> &'static str {
+    match language {
+        Russian => "Впишите в него свой PrivateKey: его знаете только вы.",
+        English => "Write your own PrivateKey into it: only you know it.",
+    }
 }
 
 /// The words under the QR picture.
@@ -149,16 +166,24 @@ pub(super) fn help(language: Language) -> &'static str {
     }
 }
 
+/// How much time is left, in words.
+pub(super) const fn left_of(language: Language, left: Left) -> &'static str {
+    match (language, left) {
+        (Russian, Left::Days3) => "через несколько дней",
+        (Russian, Left::Day1) => "примерно через сутки",
+        (Russian, Left::Today) => "в ближайшие часы",
+        (English, Left::Days3) => "in a few days",
+        (English, Left::Day1) => "in about a day",
+        (English, Left::Today) => "within hours",
+    }
+}
+
 /// What a customer is told about a subscription, as HTML.
 pub(crate) fn subscription(language: Language, notice: &SubscriptionNotice) -> String {
     let at = |time: &Time| moment(language, *time);
     match (language, notice) {
         (Russian, SubscriptionNotice::EndsIn { until, left }) => {
-            let soon = match left {
-                Left::Days3 => "через несколько дней",
-                Left::Day1 => "примерно через сутки",
-                Left::Today => "в ближайшие часы",
-            };
+            let soon = left_of(language, *left);
             format!(
                 "Доступ к VPN закончится {soon}: <b>{}</b>.\nПродлите его заранее: время прибавится к оставшемуся, а файл \
                  останется прежним.",
@@ -166,11 +191,7 @@ pub(crate) fn subscription(language: Language, notice: &SubscriptionNotice) -> S
             )
         }
         (English, SubscriptionNotice::EndsIn { until, left }) => {
-            let soon = match left {
-                Left::Days3 => "in a few days",
-                Left::Day1 => "in about a day",
-                Left::Today => "within hours",
-            };
+            let soon = left_of(language, *left);
             format!(
                 "Your VPN access ends {soon}: <b>{}</b>.\nRenew it before that: the time is added to what is left, and the \
                  file stays the same.",
@@ -246,7 +267,7 @@ pub(crate) fn subscription(language: Language, notice: &SubscriptionNotice) -> S
 }
 
 /// A moment for people.
-fn moment(language: Language, time: Time) -> String {
+pub(super) fn moment(language: Language, time: Time) -> String {
     let format = match language {
         Russian => "%d.%m.%Y, %H:%M UTC",
         English => "%-d %B %Y, %H:%M UTC",
@@ -295,6 +316,18 @@ mod tests {
                 assert!(caption.contains("<code>&lt;b&gt;&amp;</code>"), "{caption}");
             }
         }
+    }
+
+    #[test]
+    fn the_owners_words_get_the_values_of_the_device() {
+        let order = OrderId::new(UNTIL, &Chance::seeded(1));
+        let device = Device { tunnel: "<b>&", own_key: true, ..device(Some(&order)) };
+        let words = "{device} {tunnel} {until} {order} {app} {own_key} {else}";
+        let text = own(words, English, &device);
+        let wanted = format!("2 &lt;b&gt;&amp; 14 November 2023, 22:13 UTC {order} <a href=");
+        assert!(text.starts_with(&wanted) && text.ends_with("only you know it. {else}"), "{text}");
+        let bare = Device { own_key: false, order: None, ..device };
+        assert_eq!(own("[{order}{own_key}]", Russian, &bare), "[]");
     }
 
     #[test]

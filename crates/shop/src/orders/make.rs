@@ -7,13 +7,14 @@ use semel_kernel::history::{self, Entry};
 use semel_kernel::jobs;
 use semel_kernel::store::{Expect, Tx};
 use semel_money::Amount;
+use semel_payments::Provider;
 
 use super::flows::entry;
 use super::{ExpireOrder, Item, ItemId, Order, OrderId, PayBy, State, sql};
 use crate::catalog::{self, Delivery, Kind, Product, ProductId};
 use crate::customers::{self, Customer, NewCustomer};
 use crate::subscriptions::{self, SubscriptionId};
-use crate::{Error, Shop, vpn};
+use crate::{Error, Shop, stars, vpn};
 
 const ITEMS_AT_MOST: usize = 50;
 const UNITS_AT_MOST: i64 = 1000;
@@ -26,8 +27,12 @@ pub struct NewOrder {
     pub customer: NewCustomer,
     /// What.
     pub items: Vec<NewItem>,
-    /// `yookassa`, `heleket`, `crystalpay` or `balance`.
+    /// `yookassa`, `heleket`, `crystalpay`, `stars` or `balance`.
     pub provider: String,
+    /// Whether the quote is in Telegram Stars. It always is for the provider `stars`; otherwise only the bot says so, for a balance of
+    /// Stars.
+    #[serde(skip)]
+    pub in_stars: bool,
 }
 
 /// One line of what a customer wants.
@@ -64,7 +69,10 @@ pub struct Placed {
 /// Writes an order with a frozen quote and its stock held. The caller adds the payment in the same transaction.
 pub fn place(tx: &mut Tx, shop: &Shop, new: &NewOrder) -> Result<Placed, Error> {
     let pay_by = PayBy::parse(&new.provider).ok_or_else(|| {
-        Error::invalid("provider", format!("{:.40} is not one of yookassa, heleket, crystalpay, balance", new.provider))
+        Error::invalid(
+            "provider",
+            format!("{:.40} is not one of yookassa, heleket, crystalpay, stars, balance", new.provider),
+        )
     })?;
     if let PayBy::Provider(provider) = pay_by {
         shop.rail(provider)?;
@@ -76,8 +84,16 @@ pub fn place(tx: &mut Tx, shop: &Shop, new: &NewOrder) -> Result<Placed, Error> 
         return Err(Error::TooManyUnpaid { open: unpaid });
     }
     let ids: Vec<ProductId> = wanted.iter().map(|(id, _)| id.clone()).collect();
-    let products = catalog::flows::products(tx, &ids)?;
+    let mut products = catalog::flows::products(tx, &ids)?;
+    if new.in_stars || pay_by == PayBy::Provider(Provider::Stars) {
+        for product in &mut products {
+            product.price = stars::price_of(shop, product)?;
+        }
+    }
     let (lines, total) = quote(&wanted, &products)?;
+    if let PayBy::Provider(provider) = pay_by {
+        stars::fits(provider, total.currency())?;
+    }
     let mut renewed = Vec::with_capacity(lines.len());
     for (index, ((product, _), asked)) in lines.iter().zip(&new.items).enumerate() {
         renewed.push(renews(tx, shop, &customer, product, asked, index)?);

@@ -9,6 +9,7 @@ use semel_money::Amount;
 
 use super::{Order, OrderId, State, flows, paths};
 use crate::checkout::{self, Payment};
+use crate::ledger::{self, Went};
 use crate::{Error, Shop, catalog, customers};
 
 const TIMELINE_ROWS: i64 = 200;
@@ -30,6 +31,9 @@ pub struct OrderView {
     pub payment: Option<PaymentView>,
     /// All payments, the latest first.
     pub payments: Vec<PaymentView>,
+    /// Where its money went, when it was more than what the goods took: some went back, or to the balance.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub money: Option<MoneyView>,
     /// Until when stock is held, RFC 3339.
     pub deadline: String,
     /// Why it ended as it did.
@@ -42,6 +46,17 @@ pub struct OrderView {
     pub paid_at: Option<String>,
     /// Everything that happened to it.
     pub timeline: Vec<Told>,
+}
+
+/// Where the money of an order went.
+#[derive(Clone, Debug, Serialize)]
+pub struct MoneyView {
+    /// What came in.
+    pub received: Amount,
+    /// What went back to whoever paid.
+    pub to_payer: Amount,
+    /// What went to the customer's balance.
+    pub to_balance: Amount,
 }
 
 /// Who ordered.
@@ -134,6 +149,8 @@ impl OrderView {
         });
         let items = items.collect();
         let payments: Vec<PaymentView> = checkout::flows::of_order(tx, id)?.iter().map(PaymentView::from).collect();
+        let came = payments.iter().any(|payment| payment.received.is_positive());
+        let money = if came { money_of(tx, &order)? } else { None };
         let timeline = timeline(tx, id, &payments)?;
         let Order { state, total, deadline, reason, created_at, paid_at, .. } = order;
         Ok(Self {
@@ -144,6 +161,7 @@ impl OrderView {
             items,
             payment: payments.first().cloned(),
             payments,
+            money,
             deadline: deadline.to_string(),
             reason,
             created_at: created_at.to_string(),
@@ -151,6 +169,13 @@ impl OrderView {
             timeline,
         })
     }
+}
+
+/// Nothing for an order whose money simply bought its goods.
+fn money_of(tx: &mut Tx, order: &Order) -> Result<Option<MoneyView>, Error> {
+    let Went { received, to_payer, to_balance } = ledger::went(tx, &order.id, order.currency())?;
+    let is_told = to_payer.is_positive() || to_balance.is_positive();
+    Ok(is_told.then_some(MoneyView { received, to_payer, to_balance }))
 }
 
 /// The order's history with the path of its money and the notices that came about its payments, in the order in which things

@@ -7,8 +7,9 @@ use semel_kernel::store::{StoreError, Tx};
 use semel_money::{Amount, Rounding};
 
 use super::sql;
-use crate::customers::{self, Customer, CustomerId};
+use crate::customers::{Customer, CustomerId};
 use crate::ledger::{self, Account, Posting};
+use crate::orders::flows::order_at;
 use crate::orders::{Order, OrderId};
 use crate::shop::currency;
 use crate::{Error, Shop, messages};
@@ -16,37 +17,57 @@ use crate::{Error, Shop, messages};
 /// How often a balance is read again because somebody spent from it between the look and the posting.
 const LOOKS: usize = 5;
 
-/// Rewards who sent `customer` for the first payment, at the rate of the owner's rules. A repeat changes nothing, nor
-/// does a later payment, or a share of less than the smallest unit.
-pub fn reward(tx: &mut Tx, shop: &Shop, order: &Order, customer: &Customer, now: Time) -> Result<(), Error> {
-    let Some(referrer) = customer.referrer.as_ref().filter(|referrer| **referrer != customer.id) else { return Ok(()) };
+/// An order, its row held until the transaction ends, and who sent its customer, if anybody did.
+pub(super) fn scene(tx: &mut Tx, id: &OrderId) -> Result<(Order, Option<Customer>), Error> {
+    let row = tx.first(sql::SCENE, args![id])?.ok_or_else(|| Error::missing("order", id))?;
+    let referrer = match row.get::<Option<CustomerId>>(11)? {
+        Some(id) => Some(Customer {
+            id,
+            telegram_id: row.get(12)?,
+            email: row.get(13)?,
+            phone: row.get(14)?,
+            language: row.get(15)?,
+            referrer: row.get(16)?,
+            created_at: row.get(17)?,
+        }),
+        None => None,
+    };
+    Ok((order_at(&row, 0)?, referrer))
+}
+
+/// Rewards `referrer`, who sent the customer of `order`, for that customer's first payment, at the rate of the owner's rules.
+/// A repeat changes nothing, nor does a later payment, or a share of less than the smallest unit.
+pub fn reward(tx: &mut Tx, shop: &Shop, order: &Order, referrer: &Customer, now: Time) -> Result<(), Error> {
+    let customer = &order.customer;
+    if referrer.id == *customer {
+        return Ok(());
+    }
     let amount = order.total.share(shop.rules.referral, Rounding::Down)?;
     if !amount.is_positive() {
         return Ok(());
     }
-    let row = args![&customer.id, referrer, &order.id, amount.currency().code(), amount.minor(), now];
+    let row = args![customer, &referrer.id, &order.id, amount.currency().code(), amount.minor(), now];
     if tx.execute(sql::GRANT, row)? == 0 {
         return Ok(()); // There was a payment before.
     }
     let posting = Posting::new(
         "reward",
-        format!("reward:{}", customer.id),
+        format!("reward:{customer}"),
         vec![
             (Account::bonus(amount.currency()), amount.neg()),
-            (Account::customer(referrer, amount.currency()), amount),
+            (Account::customer(&referrer.id, amount.currency()), amount),
         ],
     )?;
-    let note = format!("for the first payment of {}", customer.id);
+    let note = format!("for the first payment of {customer}");
     ledger::post(tx, shop, &posting.for_order(&order.id).note(note))?;
-    let referrer = customers::flows::find(tx, referrer)?;
-    messages::flows::notify_reward(tx, shop, &referrer, amount, &order.id)?;
+    messages::flows::notify_reward(tx, shop, referrer, amount, &order.id)?;
     let detail = format!("{amount} to {}", referrer.id);
     let granted = Entry {
         n: Some(1),
         event: "reward granted",
         to: Some("granted"),
         detail: Some(&detail),
-        ..entry(&customer.id, &order.id)
+        ..entry(customer, &order.id)
     };
     Ok(history::append(tx, &granted)?)
 }

@@ -7,9 +7,7 @@ use serde::{Deserialize, Serialize};
 use semel_kernel::jobs::{Claim, Ended, Job, JobError, Retry};
 
 use super::flows;
-use crate::customers;
 use crate::orders::OrderId;
-use crate::orders::flows as order_flows;
 use crate::shop::Lanes;
 use crate::{Error, Shop};
 
@@ -38,10 +36,11 @@ impl Job for RewardReferrer {
         let id = self.order;
         let ended = shop.write(Self::KIND, move |tx, shop| {
             // A refund holds the order's row too: it comes before and there is nothing to reward, or after and takes it back.
-            let order = order_flows::lock(tx, &id)?;
-            let customer = customers::flows::find(tx, &order.customer)?;
-            let now = tx.now();
-            flows::reward(tx, shop, &order, &customer, now)?;
+            let (order, referrer) = flows::scene(tx, &id)?;
+            if let Some(referrer) = referrer {
+                let now = tx.now();
+                flows::reward(tx, shop, &order, &referrer, now)?;
+            }
             Ok::<_, Error>(claim.finish(tx)?)
         });
         Ok(ended.await?)

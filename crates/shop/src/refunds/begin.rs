@@ -5,6 +5,7 @@ use semel_kernel::jobs;
 use semel_kernel::keys::{self, Key};
 use semel_kernel::store::Tx;
 use semel_money::Amount;
+use semel_payments::Provider;
 
 use super::{NewRefundRequest, Refund, RefundId, RunRefund, Target, by_hand, end, rows, sql, topup};
 use crate::checkout::flows as payments;
@@ -121,12 +122,19 @@ fn refundable(
     let Some(provider_id) = &payment.provider_id else {
         return Err(Error::Conflict("the provider's id of the payment is not known yet: try again later".into()));
     };
+    if payment.provider == Provider::Stars && amount != payment.amount {
+        return Err(Error::Conflict(format!(
+            "Telegram gives a payment in Stars back whole or not at all: {} came, {amount} were asked for; a part goes to the balance",
+            payment.amount
+        )));
+    }
     let probe = semel_payments::NewRefund {
         provider_id: provider_id.clone(),
         amount,
         key: "probe".into(),
         reason: String::new(),
         address,
+        payer: Some(1),
         customer_email: Some("probe@example.com".into()),
         customer_phone: None,
         lines: vec![semel_payments::Line { title: "probe".into(), quantity: 1, price: amount }],

@@ -119,7 +119,7 @@ pub(super) fn succeed(
     subscriptions::refund::refunded(tx, shop, order, gone)?;
     let customer = customers::flows::find(tx, &order.customer)?;
     let target = if through.is_some() { "provider" } else { "balance" };
-    messages::flows::notify_refund(tx, shop, &customer, &order.id, amount, target)?;
+    messages::flows::notify_refund(tx, shop, &customer, &order.id, refund.id.as_str(), amount, target)?;
     let data = serde_json::json!({ "order": order.id, "amount": amount, "to": target, "full": full });
     events::flows::publish(tx, shop, "order.refunded", &order.id, data, &format!("order.refunded:{}", refund.id))
 }

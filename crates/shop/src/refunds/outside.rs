@@ -332,7 +332,7 @@ impl Found<'_> {
         ];
         self.post(tx, shop, Posting::new("refund", self.through.key(), entries)?.for_order(of))?;
         let customer = customers::flows::find(tx, &order.customer)?;
-        messages::flows::notify_refund(tx, shop, &customer, of, amount, "provider")
+        messages::flows::notify_refund(tx, shop, &customer, of, refund.id.as_str(), amount, "provider")
     }
 
     /// It was nobody's yet.

@@ -15,7 +15,7 @@ use super::{Reconcile, Reconciled, Restored, SAFE_MODE, SafeMode, sql};
 use crate::catalog::flows as catalog;
 use crate::catalog::{Held, ProductId};
 use crate::shop::Lanes;
-use crate::{Error, Shop, alerts, messages, orders, vpn};
+use crate::{Error, Shop, alerts, campaigns, messages, orders, vpn};
 
 /// How long a job waits before it looks again whether safe mode is over. Its end brings the job forward.
 const LOOK_AGAIN: Duration = Duration::from_secs(600);
@@ -62,7 +62,7 @@ pub fn take_in_hand(tx: &mut Tx) -> Result<(), StoreError> {
         mode.rails.insert(provider, None);
     }
     let held_back = catalog::hold_back(tx, restored_at)?;
-    let untold = messages::flows::forget_queued(tx)?;
+    let untold = messages::flows::forget_queued(tx)? + campaigns::flows::forget_queued(tx)?;
     keep(tx, &mode)?;
     tx.later(sql::FORGET_RESTORED, &[], Expect::Rows(1))?;
     let detail = format!("backup of {backup_at}; {held_back} units held back; {untold} messages left unknown");
@@ -296,7 +296,7 @@ pub async fn leave(shop: &Shop, reason: String, force: bool, actor: String) -> R
             vpn::flows::soon(tx, shop, &server.id)?;
         }
         tx.execute(sql::HASTEN, args![format!("{SAFE_MODE}%")])?;
-        for lane in [Lanes::MONEY, Lanes::MESSAGES, Lanes::EVENTS, Lanes::CARE, Lanes::VPN] {
+        for lane in [Lanes::MONEY, Lanes::MESSAGES, Lanes::CAMPAIGNS, Lanes::EVENTS, Lanes::CARE, Lanes::VPN] {
             tx.wake(lane);
         }
         let text = format!("Safe mode was ended by {actor}: {detail}");

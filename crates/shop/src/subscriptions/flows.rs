@@ -15,7 +15,7 @@ use super::{
 };
 use crate::catalog::ProductId;
 use crate::customers::{Customer, CustomerId};
-use crate::messages::{self, Language};
+use crate::messages;
 use crate::orders::{self, HandOver, ItemId, OrderId};
 use crate::vpn::{self, PeerId, PeerState, ServerId};
 use crate::{Error, Shop, safety};
@@ -190,7 +190,7 @@ pub(super) fn tell(
     dedup_key: String,
     notice: SubscriptionNotice,
 ) -> Result<(), Error> {
-    let html = messages::text::subscription(Language::of(customer.language.as_deref()), &notice);
+    let Some(html) = messages::text::subscription_for(tx, customer, kind, &notice)? else { return Ok(()) };
     messages::flows::notice(tx, shop, customer, kind, dedup_key, html)
 }
 

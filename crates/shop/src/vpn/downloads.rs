@@ -59,6 +59,15 @@ pub fn take(tx: &mut Tx, shop: &Shop, token: &str) -> Result<files::ClientText, 
     files::client_file(tx, shop, &peer, row.get(1)?)
 }
 
+/// Whether a link still gives its file. Looking uses nothing up.
+///
+/// # Errors
+/// What the store says.
+pub fn works(tx: &mut Tx, token: &str) -> Result<bool, Error> {
+    let now = tx.now();
+    Ok(tx.first(sql::WORKING_DOWNLOAD, args![hash(token), now])?.is_some())
+}
+
 fn hash(token: &str) -> String {
     hex::encode(Sha256::digest(token.as_bytes()))
 }

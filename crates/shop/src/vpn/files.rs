@@ -35,7 +35,8 @@ impl ClientText {
     }
 }
 
-/// The file of `peer`. The same peer gives the same file, also after a renewal, until its keys are replaced.
+/// The file of `peer`. The same peer gives the same file, also after a renewal, until its keys are replaced. Its name has the
+/// peer's number among all that the customer was ever given, so that a phone keeps two files of one customer apart.
 ///
 /// # Errors
 /// [`Error::NotFound`]; [`Error::Conflict`] when the peer was freed, has keys that cannot be opened or never had any of ours,
@@ -46,7 +47,7 @@ pub fn client_file(tx: &mut Tx, shop: &Shop, peer: &PeerId, form: Form) -> Resul
     if row.get::<PeerState>(4)? == PeerState::Freed {
         return Err(Error::Conflict(format!("peer {peer} is over: its file works no more")));
     }
-    let (server, device): (ServerId, i64) = (row.get(0)?, row.get(1)?);
+    let (server, number): (ServerId, i64) = (row.get(0)?, row.get(1)?);
     let server = servers::find(tx, &server)?;
     let amnezia =
         match form {
@@ -80,7 +81,7 @@ pub fn client_file(tx: &mut Tx, shop: &Shop, peer: &PeerId, form: Form) -> Resul
         keepalive: server.keepalive,
         amnezia,
     };
-    let name = tunnel_name(&vpn.rules.name_prefix, row.get(5)?, u32::try_from(device).unwrap_or(0));
+    let name = tunnel_name(&vpn.rules.name_prefix, row.get(5)?, u32::try_from(number).unwrap_or(0));
     Ok(ClientText { name, text: file.render(), own_key: private.is_none() })
 }
 

@@ -88,9 +88,38 @@ pub(crate) async fn link(
     Ok((StatusCode::CREATED, [(CACHE_CONTROL, no_store())], Json(body)).into_response())
 }
 
-/// A page with a button. Messengers and mail programs open links to show a preview, so opening must use nothing up.
-pub(super) async fn show() -> Response {
-    html(StatusCode::OK, DOWNLOAD)
+/// A page with a button, or what to do when the link works no more. Messengers and mail programs open links to show a preview,
+/// so opening must use nothing up.
+pub(super) async fn show(Extract(shop): Extract<Shop>, Path(token): Path<String>) -> Result<Response, Problem> {
+    let works = is_token(&token) && shop.look("vpn.link.look", move |tx| downloads::works(tx, &token)).await?;
+    Ok(if works { html(StatusCode::OK, DOWNLOAD.to_owned()) } else { gone(&shop) })
+}
+
+/// Whether this can be what [`downloads::create`] made.
+fn is_token(token: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    (1..=64).contains(&token.len()) && token.bytes().all(plain)
+}
+
+/// The same page for every link that gives nothing: nobody is told which there were.
+fn gone(shop: &Shop) -> Response {
+    let support = shop.vpn.as_ref().and_then(|vpn| vpn.rules.support.as_deref());
+    html(StatusCode::GONE, GONE.replace(HELP, &support.map(help).unwrap_or_default()))
+}
+
+/// Where customers ask for another link.
+fn help(address: &str) -> String {
+    let mut escaped = String::with_capacity(address.len());
+    for sign in address.chars() {
+        match sign {
+            '&' => escaped.push_str("&amp;"),
+            '"' => escaped.push_str("&quot;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            sign => escaped.push(sign),
+        }
+    }
+    format!("<p><a href=\"{escaped}\" rel=\"noreferrer\">Помощь / Help</a></p>")
 }
 
 /// Gives the file, once.
@@ -104,18 +133,17 @@ pub(super) async fn take(Extract(shop): Extract<Shop>, Path(token): Path<String>
         )
         .with_retry_after(Duration::from_secs(60)));
     }
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-    if !(1..=64).contains(&token.len()) || !token.bytes().all(plain) {
-        return Ok(html(StatusCode::GONE, GONE));
+    if !is_token(&token) {
+        return Ok(gone(&shop));
     }
     match shop.write("vpn.download", move |tx, shop| downloads::take(tx, shop, &token)).await {
         Ok(file) => Ok(attachment(&file)),
-        Err(Error::NotFound { .. } | Error::Conflict(_)) => Ok(html(StatusCode::GONE, GONE)),
+        Err(Error::NotFound { .. } | Error::Conflict(_)) => Ok(gone(&shop)),
         Err(error) => Err(error.into()),
     }
 }
 
-fn html(status: StatusCode, page: &'static str) -> Response {
+fn html(status: StatusCode, page: String) -> Response {
     let headers: [(HeaderName, HeaderValue); 5] = [
         (CACHE_CONTROL, no_store()),
         (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
@@ -141,8 +169,14 @@ const DOWNLOAD: &str = "<!doctype html><html lang=\"ru\"><head><meta charset=\"u
 const GONE: &str = "<!doctype html><html lang=\"ru\"><head><meta charset=\"utf-8\">\
 <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><title>VPN</title>\
 <style>body{font:18px/1.5 sans-serif;max-width:30em;margin:3em auto;padding:0 1em}</style>\
-</head><body><p>Эта ссылка уже не работает: файл по ней забрали, или её срок прошёл. Попросите новую.</p>\
-<p lang=\"en\">This link works no more: its file was taken, or its time is over. Ask for a new one.</p></body></html>\n";
+</head><body><p>Эта ссылка уже не работает: файл по ней забрали, или её срок прошёл.</p>\
+<p>Если файл забрали вы, он лежит в загрузках телефона или компьютера: откройте его в приложении WireGuard. Если нет, попросите \
+новую ссылку там же, где получили эту.</p>\
+<p lang=\"en\">This link works no more: its file was taken, or its time is over. If you took it, it is in your downloads: open it \
+in the WireGuard app. If not, ask for a new link where you got this one.</p><!--help--></body></html>\n";
+
+/// Where the page says whom to ask.
+const HELP: &str = "<!--help-->";
 
 #[cfg(test)]
 mod tests {
@@ -153,7 +187,12 @@ mod tests {
         for page in [DOWNLOAD, GONE] {
             assert!(!page.contains("http") && !page.contains("<script"), "{page}");
         }
-        let answer = html(StatusCode::OK, DOWNLOAD);
+        assert!(GONE.contains(HELP));
+        assert_eq!(
+            help("https://t.me/a?b&c=\"d"),
+            "<p><a href=\"https://t.me/a?b&amp;c=&quot;d\" rel=\"noreferrer\">Помощь / Help</a></p>"
+        );
+        let answer = html(StatusCode::OK, DOWNLOAD.to_owned());
         assert_eq!(answer.headers()[CACHE_CONTROL], "no-store");
         assert_eq!(answer.headers()[REFERRER_POLICY], "no-referrer");
     }

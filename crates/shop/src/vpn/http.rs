@@ -16,8 +16,8 @@ use semel_wireguard::{Amnezia, Conf, Drift, Plan, Pool, PublicKey};
 
 use super::view::{self, PeerFilter, PeerView, ServerView};
 use super::{
-    Ipv6, LOCAL, PeerId, PeerState, ServerId, ServerSettings, addresses, apply, flows, hand_out, import, of, peers,
-    servers,
+    Ipv6, LOCAL, PeerId, PeerState, ServerId, ServerSettings, addresses, apply, flows, hand_out, import, new_keys, of,
+    peers, servers,
 };
 use crate::web::{KeyInHand, Problem, Strict, in_hand};
 use crate::{Error, Shop, safety};
@@ -26,6 +26,7 @@ use crate::{Error, Shop, safety};
 pub fn routes() -> Router<Shop> {
     Router::new()
         .route("/api/v1/peers", get(list_peers))
+        .route("/api/v1/peers/new-keys", post(renew_lost))
         .route("/api/v1/peers/{id}", get(show_peer))
         .route("/api/v1/peers/{id}/key", post(own_key))
         .route("/api/v1/peers/{id}/rotate", post(rotate))
@@ -187,6 +188,34 @@ async fn replace(
         }
     };
     Ok(Json(load_peer(shop, new).await?).into_response())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewKeys {
+    reason: String,
+    #[serde(default)]
+    keep_files: bool,
+    #[serde(default = "yes")]
+    dry_run: bool,
+}
+
+/// For devices whose keys the sealing key at hand does not open: the one that did is lost.
+async fn renew_lost(Extract(shop): Extract<Shop>, Strict(body): Strict<NewKeys>) -> Result<Response, Problem> {
+    of(&shop)?;
+    if body.reason.trim().is_empty() || body.reason.chars().any(char::is_control) {
+        return Err(Error::invalid("reason", "write one line").into());
+    }
+    let (there, keep_files) = (new_keys::in_file(&shop).await, body.keep_files);
+    // Which addresses were given out after a backup is not known.
+    let may_claim = safety::flows::mode(&shop).await.map_err(Error::from)?.is_none();
+    let outcome = if body.dry_run {
+        let with = shop.clone();
+        shop.read("vpn.keys.look", move |tx| new_keys::look(tx, &with, &there, keep_files, may_claim)).await?
+    } else {
+        shop.write("vpn.keys.new", move |tx, shop| new_keys::renew(tx, shop, &there, keep_files, may_claim)).await?
+    };
+    Ok(Json(outcome).into_response())
 }
 
 async fn list_servers(Extract(shop): Extract<Shop>) -> Result<Response, Problem> {
@@ -464,7 +493,7 @@ async fn take_over(
 ) -> Result<Response, Problem> {
     let id = local(&shop, which).await?;
     let conf = Conf::parse(body.file.as_bytes()).map_err(|error| Error::invalid("file", error.to_string()))?;
-    let adopt = import::adoptions(body.adopt.as_deref().unwrap_or_default())?;
+    let adopt = import::adoptions(body.adopt.as_deref().unwrap_or_default()).map_err(Error::from)?;
     let found = if body.dry_run {
         shop.read("vpn.import.plan", move |tx| import::plan(tx, &id, &conf, &adopt)).await?
     } else {

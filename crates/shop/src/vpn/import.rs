@@ -96,12 +96,28 @@ pub enum Becomes {
     },
 }
 
+/// What is wrong with a CSV that says whose peers are, and in which line. It repeats nothing of the line.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("line {line} of the CSV: {problem}")]
+pub struct CsvError {
+    /// Which line, from 1, the heading counted.
+    pub line: usize,
+    /// What is wrong with it, and what to write.
+    pub problem: &'static str,
+}
+
+impl From<CsvError> for Error {
+    fn from(error: CsvError) -> Self {
+        Self::invalid("adopt", error.to_string())
+    }
+}
+
 /// Reads a map of peers to customers: lines of `public_key,telegram_id,until`, with or without that heading. `until` is a
 /// moment in RFC 3339, or a day, of which the end in UTC counts.
 ///
 /// # Errors
-/// [`Error::Invalid`] with the line that is wrong.
-pub fn adoptions(csv: &str) -> Result<Vec<Adopt>, Error> {
+/// The line that is wrong.
+pub fn adoptions(csv: &str) -> Result<Vec<Adopt>, CsvError> {
     let (mut found, mut keys) = (Vec::new(), BTreeSet::new());
     for (n, line) in (1_usize..).zip(csv.trim_start_matches('\u{feff}').lines()) {
         let line = line.trim();
@@ -109,7 +125,10 @@ pub fn adoptions(csv: &str) -> Result<Vec<Adopt>, Error> {
         if line.is_empty() || line.starts_with('#') || is_heading {
             continue;
         }
-        let wrong = |what: &str| Error::invalid("adopt", format!("line {n}: {what}"));
+        let wrong = |problem: &'static str| CsvError { line: n, problem };
+        if !line.contains(',') && line.contains([';', '\t']) {
+            return Err(wrong("its separator is `;` or a tab: write commas, as in public_key,telegram_id,until"));
+        }
         let fields: Vec<&str> = line.split(',').map(|field| field.trim().trim_matches('"')).collect();
         let [key, telegram_id, until] = fields[..] else {
             return Err(wrong("write public_key,telegram_id,until"));
@@ -121,7 +140,7 @@ pub fn adoptions(csv: &str) -> Result<Vec<Adopt>, Error> {
         }
         let until = moment(until).ok_or_else(|| wrong("write the end like 2027-01-31 or 2027-01-31T12:00:00Z"))?;
         if !keys.insert(public_key) {
-            return Err(wrong("this key stands in the map already"));
+            return Err(wrong("this key stands in the CSV already"));
         }
         found.push(Adopt { public_key, telegram_id, until });
     }
@@ -193,7 +212,7 @@ pub fn import(
         return Err(Error::Conflict(format!("{} cannot be adopted: {why}", line.public_key)));
     }
     if let Some(key) = import.not_in_file.first() {
-        return Err(Error::Conflict(format!("the map names {key}, which the file does not have")));
+        return Err(Error::Conflict(format!("the CSV names {key}, which the file does not have")));
     }
     let adopt: BTreeMap<PublicKey, &Adopt> = adopt.iter().map(|adopt| (adopt.public_key, adopt)).collect();
     // What foreign peers have is kept first, so that nobody who is adopted gets a moment of it.
@@ -239,14 +258,14 @@ fn adoptable(
     given: &mut BTreeSet<IpAddr>,
 ) -> Result<Result<(), String>, Error> {
     if adopt.until <= now {
-        return Ok(Err(format!("its time was over at {}: leave it out of the map, or give it more", adopt.until)));
+        return Ok(Err(format!("its time was over at {}: leave it out of the CSV, or give it more", adopt.until)));
     }
     let Some(ips) = singles(peer) else {
         return Ok(Err("it has no single addresses of its own; such a peer stays foreign".into()));
     };
     for ip in ips {
         if !given.insert(ip) {
-            return Ok(Err(format!("{ip} stands at another peer of the map, too")));
+            return Ok(Err(format!("{ip} stands at another peer of the CSV, too")));
         }
         let row = tx.first(sql::ADDRESS_STATE, args![server, ip.to_string()])?;
         let Some(row) = row else {
@@ -304,7 +323,9 @@ fn take_over(
     adopt: &Adopt,
     actor: &str,
 ) -> Result<(), Error> {
-    let time = adopt.until.since(tx.now()).max(Duration::from_secs(1));
+    // Time is kept in whole seconds: what is begun is the customer's.
+    let left = adopt.until.since(tx.now());
+    let time = Duration::from_secs(left.as_secs() + u64::from(left.subsec_nanos() > 0)).max(Duration::from_secs(1));
     let customer = NewCustomer {
         telegram_id: adopt.telegram_id,
         email: None,
@@ -385,11 +406,16 @@ mod tests {
             format!("{},42,soon", key(1)),
             format!("{},42,2027-01-31T12:00:00", key(1)),
             format!("{0},42,2027-01-31\n{0},43,2027-01-31", key(1)),
+            format!("{};42;2027-01-31", key(1)),
         ] {
             let error = adoptions(&wrong).unwrap_err().to_string();
-            assert!(error.contains("line "), "{error}");
+            assert!(error.starts_with("line ") && error.contains(" of the CSV: "), "{error}");
         }
+        let separator = adoptions(&format!("public_key;telegram_id;until\n{};42;2027-01-31", key(1))).unwrap_err();
+        assert_eq!((separator.line, separator.to_string().contains("its separator is `;`")), (2, true), "{separator}");
         assert!(adoptions("").unwrap().is_empty());
+        let of_excel = format!("\u{feff}public_key,telegram_id,until\r\n{},42,2027-01-31\r\n", key(1));
+        assert_eq!(adoptions(&of_excel).unwrap().len(), 1);
     }
 
     #[test]

@@ -21,6 +21,7 @@ pub mod hand_out;
 pub mod http;
 pub mod import;
 mod model;
+pub mod new_keys;
 pub mod peers;
 mod replace;
 mod samples;

@@ -8,7 +8,8 @@ use semel_kernel::store::Tx;
 use semel_wireguard::key::PublicKey;
 
 use super::peers::{self, Keys};
-use super::{PeerId, PeerState, apply, of, servers, sql};
+use super::{Peer, PeerId, PeerState, apply, of, servers, sql};
+use crate::subscriptions::Subscription;
 use crate::{Error, Shop, subscriptions};
 
 /// Gives the device of `peer` fresh keys and a new address; its old file works no more. Answers the new peer.
@@ -49,12 +50,24 @@ fn replace(tx: &mut Tx, shop: &Shop, peer: &PeerId, keys: &Keys) -> Result<PeerI
             old.state.as_str()
         )));
     }
-    let lots = peers::claim(tx, &sub.server, 1)?;
-    let Some(ips) = lots.and_then(|lots| lots.into_iter().next()) else {
+    let Some(new) = in_place(tx, shop, &sub, &mut old, keys)? else {
         return Err(Error::Conflict("no address is free for the new key: the old one rests first".into()));
     };
-    peers::advance(tx, shop, &mut old, PeerState::Freed, None)?;
-    let new = peers::add(tx, shop, &sub, old.device, keys, &ips, "issued in place of another")?;
     apply::soon(tx, shop, &sub.server)?;
     Ok(new)
+}
+
+/// Frees `old`, and gives its device these keys and a new address. None, and nothing changed, when no address is free. Both rows
+/// are held by the caller, who has the servers brought to it.
+pub(super) fn in_place(
+    tx: &mut Tx,
+    shop: &Shop,
+    sub: &Subscription,
+    old: &mut Peer,
+    keys: &Keys,
+) -> Result<Option<PeerId>, Error> {
+    let lots = peers::claim(tx, &sub.server, 1)?;
+    let Some(ips) = lots.and_then(|lots| lots.into_iter().next()) else { return Ok(None) };
+    peers::advance(tx, shop, old, PeerState::Freed, None)?;
+    peers::add(tx, shop, sub, old.device, keys, &ips, "issued in place of another").map(Some)
 }

@@ -52,7 +52,7 @@ pub async fn prepare(shop: &Shop) -> Result<ServerId, Error> {
     let (pools, dead) = reachable(vpn).await;
     let given = pools.clone();
     let server = shop.write("vpn.server", move |tx, shop| upsert_local(tx, shop, &given, &dead)).await?;
-    fill(shop, &server, &pools, true).await?;
+    fill(shop, &server, &pools).await?;
     let id = server.clone();
     shop.write("vpn.begin", move |tx, shop| {
         // Whatever happened to file and interface while nobody ran: the first apply looks, and nothing is sold before it.
@@ -103,7 +103,8 @@ fn upsert_local(tx: &mut Tx, shop: &Shop, given: &[Pool], dead: &[Pool]) -> Resu
     Ok(id)
 }
 
-/// Adds a server of another machine. It is sold from once an agent has applied it.
+/// Adds a server of another machine, with every address of its networks: all of it or nothing, because nobody would lay out the
+/// rest. It is sold from once an agent has applied it.
 ///
 /// # Errors
 /// [`Error::Conflict`] when the name is taken, [`Error::Invalid`] when its networks overlap.
@@ -112,31 +113,29 @@ pub async fn add(shop: &Shop, settings: ServerSettings) -> Result<ServerId, Erro
         return Err(Error::invalid("name", "the server of this machine is what the settings say"));
     }
     no_overlap(&settings.pools.iter().map(|pool| pool.network).collect::<Vec<_>>())?;
-    let pools = settings.pools.clone();
-    let id = shop
-        .write("vpn.server.add", move |tx, shop| {
-            let now = tx.now();
-            let id = ServerId::new(now, &shop.chance);
-            let args = server_args(&id, &settings, now)?;
-            if tx.execute(sql::ADD_SERVER, &args)? != 1 {
-                return Err(Error::Conflict(format!("there is a server {} already", settings.name)));
-            }
-            for pool in &settings.pools {
-                add_pool_row(tx, shop, &id, pool)?;
-            }
-            Ok(id)
-        })
-        .await?;
-    fill(shop, &id, &pools, false).await?;
-    Ok(id)
+    shop.write("vpn.server.add", move |tx, shop| {
+        let now = tx.now();
+        let id = ServerId::new(now, &shop.chance);
+        let args = server_args(&id, &settings, now)?;
+        if tx.execute(sql::ADD_SERVER, &args)? != 1 {
+            return Err(Error::Conflict(format!("there is a server {} already", settings.name)));
+        }
+        for pool in &settings.pools {
+            add_pool_row(tx, shop, &id, pool)?;
+            lay_out(tx, &id, pool)?;
+        }
+        Ok(id)
+    })
+    .await
 }
 
-/// Adds a network to a server of another machine, and lays out its addresses.
+/// Adds a network to a server of another machine, with all of its addresses. One that is there already gets those that it
+/// lacks.
 ///
 /// # Errors
 /// [`Error::Invalid`] for the local server, whose networks are what the settings say, or when it overlaps another network.
 pub async fn add_pool(shop: &Shop, server: &ServerId, pool: Pool) -> Result<(), Error> {
-    let (id, added) = (server.clone(), pool.clone());
+    let (id, added) = (server.clone(), pool);
     shop.write("vpn.pool.add", move |tx, shop| {
         let server = find(tx, &id)?;
         if shop.vpn.as_ref().is_some_and(|vpn| vpn.server.name == server.name) {
@@ -147,10 +146,11 @@ pub async fn add_pool(shop: &Shop, server: &ServerId, pool: Pool) -> Result<(), 
             networks.extend(known.network.parse::<IpNet>().ok().filter(|network| *network != added.network.trunc()));
         }
         no_overlap(&networks)?;
-        add_pool_row(tx, shop, &id, &added)
+        add_pool_row(tx, shop, &id, &added)?;
+        lay_out(tx, &id, &added)?;
+        addresses::came_free(tx, shop)
     })
-    .await?;
-    fill(shop, server, &[pool], false).await
+    .await
 }
 
 /// Closes a server to new subscriptions, or opens it again. Who is on it stays.
@@ -285,6 +285,27 @@ fn add_pool_row(tx: &mut Tx, shop: &Shop, server: &ServerId, pool: &Pool) -> Res
     Ok(())
 }
 
+/// Writes every address of a network whose row is there. The largest one is 65,536 rows in one transaction, which an owner's
+/// deed may take.
+fn lay_out(tx: &mut Tx, server: &ServerId, pool: &Pool) -> Result<(), Error> {
+    let network = pool.network.trunc().to_string();
+    let row = pools(tx, server)?.into_iter().find(|row| row.network == network);
+    let row = row.ok_or_else(|| Error::missing("pool", &network))?;
+    let all: Vec<(i64, String)> = (0_i64..).zip(pool.addresses(MOST).iter().map(IpAddr::to_string)).collect();
+    for piece in all.chunks(PIECE) {
+        add_addresses(tx, server, &row, piece)?;
+    }
+    tx.later(sql::SIZE_POOL, args![&row.id, i64::try_from(all.len()).unwrap_or(i64::MAX)], Expect::Any)?;
+    Ok(())
+}
+
+/// Writes addresses with their places in the order; those that are there stay as they are.
+fn add_addresses(tx: &mut Tx, server: &ServerId, row: &PoolRow, piece: &[(i64, String)]) -> Result<(), Error> {
+    let now = tx.now();
+    let line = |(n, ip): &(i64, String)| args![server, ip, *n, &row.id, row.family, now].to_vec();
+    Ok(tx.many_later(sql::ADD_ADDRESSES, piece.iter().map(line).collect(), Expect::Any)?)
+}
+
 /// What is wrong with a network in which `interface` has no address, and what to write where.
 pub fn not_reached(interface: &str, network: &IpNet) -> String {
     format!(
@@ -301,10 +322,10 @@ fn retire(tx: &mut Tx, pool: &PoolId) -> Result<(), Error> {
     Ok(())
 }
 
-/// Writes the addresses of `wanted` that are missing, in pieces; with `exact` also takes away those that are no longer given
-/// out: free ones at once, others when they come free. What is there already costs one look. An address that a foreign peer
-/// has is kept for it before anybody can claim it.
-async fn fill(shop: &Shop, server: &ServerId, wanted: &[Pool], exact: bool) -> Result<(), Error> {
+/// Writes the addresses of `wanted` that are missing, in pieces, and takes away those that are no longer given out: free ones at
+/// once, others when they come free. What is there already costs one look. An address that a foreign peer has is kept for it
+/// before anybody can claim it.
+async fn fill(shop: &Shop, server: &ServerId, wanted: &[Pool]) -> Result<(), Error> {
     for pool in wanted {
         let network = pool.network.trunc().to_string();
         let all: Vec<String> = pool.addresses(MOST).iter().map(IpAddr::to_string).collect();
@@ -320,24 +341,21 @@ async fn fill(shop: &Shop, server: &ServerId, wanted: &[Pool], exact: bool) -> R
             })
             .await?;
         let found = differences(&all, &known);
-        let foreign = match exact && !found.missing.is_empty() {
-            true => foreign_in(shop, server, pool).await?,
-            false => Vec::new(),
+        let foreign = match found.missing.is_empty() {
+            true => Vec::new(),
+            false => foreign_in(shop, server, pool).await?,
         };
         for piece in found.missing.chunks(PIECE) {
             let (server, row, piece, foreign) = (server.clone(), row.clone(), piece.to_vec(), foreign.clone());
             shop.write("vpn.pool.fill", move |tx, _| {
-                let now = tx.now();
-                let line = |(n, ip): &(i64, String)| args![&server, ip, *n, &row.id, row.family, now].to_vec();
-                tx.many_later(sql::ADD_ADDRESSES, piece.iter().map(line).collect(), Expect::Any)?;
+                add_addresses(tx, &server, &row, &piece)?;
                 addresses::reserve(tx, &server, &foreign)?;
                 Ok(())
             })
             .await?;
         }
         let (server, size) = (server.clone(), i64::try_from(all.len()).unwrap_or(i64::MAX));
-        let left = if exact { found.left } else { Vec::new() };
-        let back = found.back;
+        let (left, back) = (found.left, found.back);
         let changed = row.size != size || !left.is_empty() || !back.is_empty() || !found.missing.is_empty();
         if changed {
             shop.write("vpn.pool.size", move |tx, shop| {

@@ -102,8 +102,10 @@ semel_kernel::statements! {
             join subscriptions s on s.id = p.subscription join customers c on c.id = s.customer
         where t.ip = $1 order by t.since desc, t.peer desc limit $2";
 
-    ADD_PEER = "insert into peers (id, subscription, server, device, public_key, private_key, preshared_key, state, version, created_at)
-        values ($1, $2, $3, $4, $5, $6, $7, 'pending', 1, $8)";
+    /// Its number is the next one of its customer, over all subscriptions and for ever: no two files have one name.
+    ADD_PEER = "insert into peers (id, subscription, server, device, public_key, private_key, preshared_key, state, version, created_at, number)
+        values ($1, $2, $3, $4, $5, $6, $7, 'pending', 1, $8, (select coalesce(max(p.number), 0) + 1
+            from subscriptions s join subscriptions t on t.customer = s.customer join peers p on p.subscription = t.id where s.id = $2))";
     PEER = "select id, subscription, server, device, public_key, private_key is null, state, fate, version, created_at, sticky_until, freed_at,
         first_handshake_at, last_handshake_at, received, sent from peers where id = $1";
     PEER_HELD = {
@@ -137,6 +139,13 @@ semel_kernel::statements! {
     /// Keys that a customer's device has already, since before the peer was made here: nobody has to be sent a file.
     TAKE_OVER = "update peers set public_key = $2, private_key = null, preshared_key = $3, given_at = $4
         where id = $1 and version = 1 and state = 'pending'";
+    /// What the sealing key opens, of every device that is not over.
+    SECRETS = "select id, subscription, private_key, preshared_key, given_at is not null from peers where state <> 'freed'
+        order by subscription, device";
+    /// A device goes on with its own copy of a key that is lost here.
+    FORGET_PRIVATE = "update peers set private_key = null, preshared_key = $2 where id = $1";
+    /// Which key seals in this database, at the owner's word.
+    SET_KEY = "insert into marks (name, value) values ('vpn_key', $1) on conflict (name) do update set value = excluded.value";
     CONNECTED_ONCE = "select 1 from peers where subscription = $1 and first_handshake_at is not null limit 1";
 
     WANTED = "select p.id, p.version, p.state, p.public_key, p.preshared_key, p.device, c.telegram_id, a.ip,
@@ -154,12 +163,13 @@ semel_kernel::statements! {
         from servers v join peers p on p.server = v.id join subscriptions s on s.id = p.subscription join customers c on c.id = s.customer
             left join peer_addresses a on a.peer = p.id and a.freed_at is null
         where p.state in ('pending', 'active') order by p.id, a.family, a.ip";
-    FILE_OF = "select p.server, p.device, p.private_key, p.preshared_key, p.state, c.telegram_id
+    FILE_OF = "select p.server, p.number, p.private_key, p.preshared_key, p.state, c.telegram_id
         from peers p join subscriptions s on s.id = p.subscription join customers c on c.id = s.customer where p.id = $1";
 
     ADD_DOWNLOAD = "insert into downloads (token_hash, peer, form, expires_at, created_at) values ($1, $2, $3, $4, $5)";
     /// Once: who comes second finds it used.
     USE_DOWNLOAD = "update downloads set used_at = $2 where token_hash = $1 and used_at is null and expires_at > $2 returning peer, form";
+    WORKING_DOWNLOAD = "select 1 from downloads where token_hash = $1 and used_at is null and expires_at > $2";
     OLD_DOWNLOADS = "delete from downloads where expires_at < $1";
 }
 

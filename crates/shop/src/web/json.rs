@@ -13,6 +13,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
 use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
+use super::objects::Objects;
 use super::problem::Problem;
 
 /// Arrays and objects inside each other; far more than any document of ours has, far less than a stack can bear.
@@ -75,7 +76,7 @@ pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     }
     require_unique_names(text)?;
     let mut reader = serde_json::Deserializer::from_str(text);
-    serde_path_to_error::deserialize(&mut reader).map_err(|error| misfit(&error))
+    serde_path_to_error::deserialize(Objects(&mut reader)).map_err(|error| misfit(&error))
 }
 
 fn malformed(detail: impl Into<String>) -> Problem {

@@ -1,6 +1,7 @@
 //! What all features say over HTTP in one way: strict JSON in, RFC 9457 problems out, and the id of the request.
 
 pub mod json;
+mod objects;
 mod problem;
 
 use std::future::Future;
