@@ -2,6 +2,7 @@
 
 pub mod postgres;
 mod sender;
+pub mod updates;
 pub(crate) mod vpn;
 
 use std::sync::Arc;
@@ -24,14 +25,15 @@ use semel_kernel::supervise::Supervisor;
 use semel_shop::audit::{NightAudit, stops};
 use semel_shop::checkout::{SweepProvider, hints};
 use semel_shop::retention::Retention;
-use semel_shop::{Error, Shop, alerts, messages, safety};
+use semel_shop::{Error, Lanes, Shop, alerts, bot, campaigns, messages, safety};
 
-use crate::api::{Counters, Doors, Ready, Shared, hash_token, nobody, routes};
+use crate::api::{Counters, Doors, Ready, Shared, UPLOADS, hash_token, nobody, routes};
 use crate::server::{Base, Limits, TrustedProxies, base, serve};
 use crate::settings::Settings;
 use crate::{ROOMS, parts};
 
 use self::sender::Sender;
+use self::updates::Receiver;
 
 const SWEEP: &str = "provider.sweep";
 const FORGET: &str = "keys.forget";
@@ -81,6 +83,10 @@ impl App {
         let workers = shop.workers(workers).on_dead(move |tx, dead| {
             messages::flows::buried(tx, &dead.job, &dead.error)?;
             hints::buried(tx, &dead_shop, dead)?;
+            bot::flows::buried(tx, dead)?;
+            if campaigns::flows::buried(tx, &dead_shop, dead).map_err(store_error)? {
+                return Ok(());
+            }
             let text = format!(
                 "Job {} ({}) gave up: {}. `semel job retry {}` runs it again",
                 dead.job, dead.kind, dead.error, dead.job
@@ -98,7 +104,9 @@ impl App {
             supervisor: supervisor.clone(),
             counters: Counters::default(),
             first_token: settings.api_token.as_ref().map(|token| hash_token(token.expose())),
+            owner: owner.clone(),
             lanes: workers.lanes().to_vec(),
+            telegram: updates::TelegramDoor::of(&settings),
             in_hand: nobody(),
             proxy_declared: !settings.trusted_proxies.is_empty(),
         });
@@ -112,13 +120,7 @@ impl App {
 
     /// The doors with their outer layers: limits, request ids, the client's address, a log line each.
     pub fn router(&self, trusted: bool) -> Router {
-        let limits = Limits {
-            body_bytes: self.settings.limits.body,
-            connections: self.settings.limits.connections,
-            header_timeout: self.settings.limits.header_timeout,
-            body_timeout: self.settings.limits.body_timeout,
-            ..Limits::default()
-        };
+        let limits = self.limits();
         let (clock, chance) = (self.shop.store.clock().clone(), self.shop.chance.clone());
         let started = Stopwatch::start();
         base(
@@ -138,6 +140,7 @@ impl App {
             connections: self.settings.limits.connections,
             header_timeout: self.settings.limits.header_timeout,
             body_timeout: self.settings.limits.body_timeout,
+            read_inside: UPLOADS,
             ..Limits::default()
         }
     }
@@ -239,6 +242,9 @@ impl App {
 
     fn start_work(&self) {
         for lane in self.workers.lanes().to_vec() {
+            if lane == Lanes::CAMPAIGNS && self.shop.bot.is_some() {
+                continue; // The sender's, too: all that leaves is paced in one place.
+            }
             let (workers, shop) = (Arc::clone(&self.workers), self.shop.clone());
             if let Some(sender) = Sender::of(lane, &workers, &shop, &self.owner, self.settings.job_lease) {
                 let sender = Arc::new(sender);
@@ -246,6 +252,10 @@ impl App {
                 continue;
             }
             self.supervisor.spawn(lane, move |stop| Arc::clone(&workers).serve(lane, shop.clone(), stop));
+        }
+        if let Some(receiver) = Receiver::of(&self.settings, &self.shop, &self.owner) {
+            let receiver = Arc::new(receiver);
+            self.supervisor.spawn("updates", move |stop| Arc::clone(&receiver).serve(stop));
         }
         let workers = Arc::clone(&self.workers);
         self.supervisor.spawn("claims", move |stop| Arc::clone(&workers).keep(stop));
@@ -395,6 +405,7 @@ fn on_tick(
         }
         FORGET => {
             keys::forget(tx)?;
+            bot::flows::forget(tx)?;
         }
         AUDIT => {
             let now = tx.now();

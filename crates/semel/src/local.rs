@@ -139,17 +139,29 @@ impl Program {
         body: Option<serde_json::Value>,
         key: &str,
     ) -> anyhow::Result<Answer> {
+        let (kind, bytes) = match &body {
+            Some(body) => (Some("application/json"), serde_json::to_vec(body)?),
+            None => (None, Vec::new()),
+        };
+        self.send(method, path, kind, bytes, key).await
+    }
+
+    /// Asks with a body of any kind, as it is; a POST has a key of its own.
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        kind: Option<&str>,
+        bytes: Vec<u8>,
+        key: &str,
+    ) -> anyhow::Result<Answer> {
         let mut request = Request::builder().method(method.clone()).uri(path).header("host", "semel");
         if method == Method::POST {
             request = request.header("idempotency-key", key);
         }
-        let bytes = match &body {
-            Some(body) => {
-                request = request.header("content-type", "application/json");
-                serde_json::to_vec(body)?
-            }
-            None => Vec::new(),
-        };
+        if let Some(kind) = kind {
+            request = request.header("content-type", kind);
+        }
         match self {
             Program::Here(router) => {
                 let answer = router.as_ref().clone().oneshot(request.body(Body::from(bytes))?).await?;

@@ -13,11 +13,13 @@ use semel_kernel::clock::{Chance, Clock};
 use semel_kernel::outbound::{Outbound, OutboundOptions};
 use semel_kernel::store::{Store, StoreError, StoreOptions, StoreUrl};
 use semel_money::BasisPoints;
-use semel_payments::{CrystalPay, Heleket, Provider, Rail, ReceiptSettings, YooKassa};
+use semel_payments::{CrystalPay, Heleket, Provider, Rail, ReceiptSettings, Stars, YooKassa};
+use semel_shop::campaigns::{Broadcast, Speed};
+use semel_shop::stars::Worth;
 use semel_shop::{EventsOut, Rules, Shop, ShopParts};
 use semel_telegram::Bot;
 
-use crate::settings::{DatabaseUrl, Networks, Settings};
+use crate::settings::{self, DatabaseUrl, Networks, Settings};
 
 /// Opens the database that the settings name.
 pub fn open_store(settings: &Settings, clock: Clock) -> anyhow::Result<Store> {
@@ -89,12 +91,24 @@ fn rules(settings: &Settings) -> anyhow::Result<Rules> {
         referral: BasisPoints(shop.referral_reward_bp),
         late_deliver: shop.late_deliver,
         admins: settings.telegram.admin_ids.clone(),
+        telegram_rate: settings.telegram.rate,
+        broadcast: Broadcast {
+            max_users: settings.broadcast.max_users.into(),
+            confirm_over: settings.broadcast.confirm_over.into(),
+            speed: settings.broadcast.speed.map(speed),
+        },
+        notify_speed: settings.notify_speed.map(speed),
+        stars_worth: settings.stars.and_then(|stars| stars.worth_millionths).and_then(Worth::millionths),
         return_url: shop.return_url.as_ref().map(url::Url::to_string).or_else(|| public_url.clone()),
         public_url,
         events,
         bodies_kept: days(settings.retention.inbox_days),
         jobs_kept: days(settings.retention.jobs_days),
     })
+}
+
+fn speed(given: settings::Speed) -> Speed {
+    Speed { batch: given.batch, rest: given.rest }
 }
 
 /// A time in days, where none means for ever.
@@ -136,6 +150,10 @@ pub fn rails(settings: &Settings) -> anyhow::Result<BTreeMap<Provider, Rail>> {
         let mut rail = CrystalPay::new(login, secret, salt, base(&given.api_url))?;
         rail.networks = networks(&given.networks, rail.networks);
         rails.insert(Provider::CrystalPay, Rail::CrystalPay(rail));
+    }
+    if let (Some(_), Some(token)) = (&settings.stars, &settings.telegram.bot_token) {
+        let rail = Stars::new(token.expose(), base(&settings.telegram.api_url))?;
+        rails.insert(Provider::Stars, Rail::Stars(rail));
     }
     Ok(rails)
 }

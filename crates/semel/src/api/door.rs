@@ -15,6 +15,7 @@ use http::{Method, StatusCode};
 use serde_json::Value;
 
 use semel_shop::audit::{Flow, stops};
+use semel_shop::campaigns::http::UPLOAD_BYTES;
 use semel_shop::owner_log::{Act, acting};
 use semel_shop::web::Problem;
 use semel_shop::{Error, Shop};
@@ -22,7 +23,9 @@ use semel_shop::{Error, Shop};
 use super::Doors;
 use super::auth::Caller;
 
-const BODY_BYTES: usize = 4 * 1024 * 1024;
+const ANSWER_BYTES: usize = 4 * 1024 * 1024;
+/// The server has bounded the body before; this only has to let the longest pass.
+const BODY_BYTES: usize = UPLOAD_BYTES;
 /// The owner decides when it goes on, so there is no better guess.
 const STOPPED: Duration = Duration::from_secs(60);
 
@@ -100,10 +103,27 @@ const WAYS: &[Way] = &[
     owner(POST, "/api/v1/subscriptions/{id}/freeze", "subscription.freeze", &["reason"]),
     owner(POST, "/api/v1/subscriptions/{id}/unfreeze", "subscription.unfreeze", &["reason"]),
     owner(POST, "/api/v1/subscriptions/{id}/revoke", "subscription.revoke", &["reason"]),
+    owner(POST, "/api/v1/peers/new-keys", "vpn.new_keys", &["reason", "keep_files", "dry_run"]),
     owner(POST, "/api/v1/servers", "server.add", &["name", "endpoint", "networks"]),
     owner(POST, "/api/v1/servers/{id}/pools", "server.pool", &["network", "reserved"]),
     owner(POST, "/api/v1/servers/{id}/apply", "server.apply", &[]),
     owner(POST, "/api/v1/servers/{id}/import", "server.import", &["dry_run"]),
+    owner(POST, "/api/v1/campaigns", "campaign.create", &["title", "class", "segment"]),
+    owner(PATCH, "/api/v1/campaigns/{id}", "campaign.change", &["title", "class", "segment", "without_media"]),
+    owner(POST, "/api/v1/campaigns/{id}/media", "campaign.media", &[]),
+    owner(POST, "/api/v1/campaigns/{id}/preview", "campaign.preview", &[]),
+    owner(POST, "/api/v1/campaigns/{id}/test", "campaign.test", &[]),
+    owner(POST, "/api/v1/campaigns/{id}/schedule", "campaign.schedule", &["starts_at", "confirm"]),
+    owner(POST, "/api/v1/campaigns/{id}/start", "campaign.start", &["confirm"]),
+    owner(POST, "/api/v1/campaigns/{id}/pause", "campaign.pause", &[]),
+    owner(POST, "/api/v1/campaigns/{id}/resume", "campaign.resume", &[]),
+    owner(POST, "/api/v1/campaigns/{id}/cancel", "campaign.cancel", &[]),
+    owner(POST, "/api/v1/campaigns/{id}/resend-failed", "campaign.resend", &[]),
+    owner(POST, "/api/v1/segments", "segment.save", &["name"]),
+    owner(PATCH, "/api/v1/segments/{id}", "segment.change", &[]),
+    owner(POST, "/api/v1/tags/{id}", "customers.tag", &[]),
+    owner(POST, "/api/v1/notices/{id}", "notice.text", &["language"]),
+    owner(POST, "/api/v1/notices/{id}/switch", "notice.switch", &["customer", "off"]),
     owner(POST, "/api/v1/servers/{id}/open", "server.open", &[]),
     owner(POST, "/api/v1/servers/{id}/close", "server.close", &[]),
     owner(POST, "/api/v1/addresses/{ip}/release", "address.release", &["server"]),
@@ -176,6 +196,9 @@ fn stopped(shop: &Shop, flow: Flow) -> Problem {
 
 /// What the log tells of a body: the members that it may, in one line.
 fn told(says: &[&str], body: &[u8]) -> String {
+    if says.is_empty() {
+        return String::new();
+    }
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
     let words = says.iter().filter_map(|name| {
         let value = match &body[*name] {
@@ -192,7 +215,7 @@ fn told(says: &[&str], body: &[u8]) -> String {
 /// The same answer with every order's goods left out.
 async fn without_goods(answer: Response) -> Result<Response, Problem> {
     let (mut parts, body) = answer.into_parts();
-    let body = to_bytes(body, BODY_BYTES).await.map_err(Problem::internal)?;
+    let body = to_bytes(body, ANSWER_BYTES).await.map_err(Problem::internal)?;
     let Ok(mut order) = serde_json::from_slice::<Value>(&body) else {
         return Ok(Response::from_parts(parts, Body::from(body)));
     };

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use semel_shop::safety;
 
-use super::Doors;
+use super::{Doors, leases};
 
 /// Whether the schema is up to date and work may begin.
 #[derive(Clone, Debug, Default)]
@@ -57,6 +57,7 @@ async fn ready(State(doors): State<Doors>) -> Response {
         .map(|task| json!({ "name": task.name, "state": task.state.as_str(), "restarts": task.restarts, "last_error": task.last_error }))
         .collect();
     let good = open && database.is_ok();
+    let leases = if good { leases::standing(&doors).await } else { Vec::new() };
     // Money is acknowledged in safe mode as always, so the program is ready; what it does not do stands beside.
     let safe_mode = if good { safety::flows::mode(&doors.shop).await.ok().flatten() } else { None };
     let reason = match (&database, open, &safe_mode) {
@@ -74,6 +75,6 @@ async fn ready(State(doors): State<Doors>) -> Response {
         (true, None) => "ready",
         (false, _) => "not ready",
     };
-    let body = json!({ "status": word, "reason": reason, "tasks": tasks });
+    let body = json!({ "status": word, "reason": reason, "tasks": tasks, "leases": leases });
     (status, Json(body)).into_response()
 }

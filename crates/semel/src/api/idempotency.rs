@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 use semel_kernel::failpoint::{reach, told};
 use semel_kernel::ids::new_id;
 use semel_kernel::keys::{self, Key, Standing};
+use semel_shop::campaigns::http::UPLOAD_BYTES;
 use semel_shop::web::{KeyInHand, Problem};
 use semel_shop::{Error, Shop};
 
@@ -24,6 +25,8 @@ use super::auth::Caller;
 const HEADER: &str = "idempotency-key";
 const REPLAYED: &str = "idempotent-replayed";
 const ANSWER_BYTES: usize = 4 * 1024 * 1024;
+/// The server has bounded the body before; this only has to let the longest pass.
+const BODY_BYTES: usize = UPLOAD_BYTES;
 /// A request seldom takes longer, whatever its key may last.
 const SOON: Duration = Duration::from_secs(2);
 
@@ -89,7 +92,7 @@ pub(super) async fn once(State(doors): State<Doors>, request: Request, next: Nex
     let caller = request.extensions().get::<Caller>().map_or("nobody", |caller| caller.id.as_str());
     let scope = format!("{caller} {}", request.uri().path());
     let (parts, body) = request.into_parts();
-    let body = to_bytes(body, ANSWER_BYTES).await.map_err(|_| Problem::bad_request("the body cannot be read"))?;
+    let body = to_bytes(body, BODY_BYTES).await.map_err(|_| Problem::bad_request("the body cannot be read"))?;
     let mut hasher = Sha256::new();
     hasher.update(parts.uri.path_and_query().map_or("", |path| path.as_str()));
     hasher.update([0]);

@@ -18,12 +18,22 @@ use prometheus_client::registry::Registry;
 use semel_payments::Provider;
 use semel_shop::{safety, vpn};
 
-use super::Doors;
+use super::{Doors, leases};
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct WebhookLabels {
     provider: &'static str,
     outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OutcomeLabels {
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct LaneLabels {
+    lane: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -51,12 +61,18 @@ struct PoolLabels {
 #[derive(Clone, Default)]
 pub struct Counters {
     webhooks: Family<WebhookLabels, Counter<u64, AtomicU64>>,
+    updates: Family<OutcomeLabels, Counter<u64, AtomicU64>>,
 }
 
 impl Counters {
     /// A webhook came: `accepted`, `refused` or `unavailable`.
     pub fn webhook(&self, provider: Provider, outcome: &'static str) {
         self.webhooks.get_or_create(&WebhookLabels { provider: provider.as_str(), outcome }).inc();
+    }
+
+    /// Telegram posted an update: `accepted`, `repeated`, `refused` or `unavailable`.
+    pub fn update(&self, outcome: &'static str) {
+        self.updates.get_or_create(&OutcomeLabels { outcome }).inc();
     }
 }
 
@@ -77,6 +93,17 @@ const LEVELS: &[(&str, &str, &str)] = &[
         "semel_inbox",
         "Notices that wait",
         "select source, state, count(*) from inbox where state = 'received' group by source, state",
+    ),
+    (
+        "semel_updates",
+        "Updates of the bot that are not worked off, by bot",
+        "select bot, state, count(*) from updates where state = 'received' group by bot, state",
+    ),
+    (
+        "semel_campaigns",
+        "Campaigns that are not over, by state",
+        "select 'campaign', state, count(*) from campaigns where state in ('draft', 'scheduled', 'starting', 'running', 'paused')
+         group by state",
     ),
     (
         "semel_orders",
@@ -150,9 +177,32 @@ async fn vpn(doors: &Doors, registry: &mut Registry) {
     registry.register("semel_vpn_addresses_used", "Those that nobody may get now: held, kept or resting", used);
 }
 
+/// The pace of the bot in this process; there only where there is a bot.
+fn pace(doors: &Doors, registry: &mut Registry) {
+    if doors.shop.bot.is_none() {
+        return;
+    }
+    let view = doors.shop.pace().view();
+    let rate: Gauge = Gauge::default();
+    rate.set(if view.silent_until.is_some() { 0 } else { i64::from(view.rate.messages) });
+    let help = "Messages that the bot may send in a second now; 0 while Telegram asks for silence";
+    registry.register("semel_telegram_rate", help, rate);
+    let waiting = Family::<LaneLabels, Gauge>::default();
+    for (lane, count) in view.waiting {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        waiting.get_or_create(&LaneLabels { lane: lane.as_str() }).set(count);
+    }
+    registry.register("semel_telegram_waiting", "Messages that wait for their turn in this process, by lane", waiting);
+}
+
 async fn scrape(State(doors): State<Doors>) -> Response {
     let mut registry = Registry::default();
     registry.register("semel_webhooks", "Webhooks by provider and outcome", doors.counters.webhooks.clone());
+    registry.register(
+        "semel_updates_posted",
+        "Updates that Telegram posted, by outcome",
+        doors.counters.updates.clone(),
+    );
     for (name, help, query) in LEVELS {
         let family = Family::<NameLabels, Gauge>::default();
         if let Ok(rows) = doors.shop.store.rows("metrics", *query, &[]).await {
@@ -165,6 +215,13 @@ async fn scrape(State(doors): State<Doors>) -> Response {
         registry.register(*name, *help, family);
     }
     vpn(&doors, &mut registry).await;
+    pace(&doors, &mut registry);
+    let leases = Family::<NameLabels, Gauge>::default();
+    for lease in leases::standing(&doors).await {
+        let labels = NameLabels { name: lease.name.to_owned(), state: lease.word().to_owned() };
+        leases.get_or_create(&labels).set(1);
+    }
+    registry.register("semel_lease", "Who sends messages and who receives updates: here, elsewhere or nobody", leases);
     // Where nobody can tell, nothing is said: a zero would mean that all is well.
     if let Ok(mode) = safety::flows::mode(&doors.shop).await {
         let safe_mode: Gauge = Gauge::default();

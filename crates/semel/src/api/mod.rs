@@ -6,16 +6,19 @@ mod care;
 mod door;
 mod health;
 mod idempotency;
+mod leases;
 mod metrics;
 mod openapi;
 mod safe;
+mod telegram;
+mod uploads;
 mod webhooks;
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::to_bytes;
-use axum::middleware::{from_fn_with_state, map_response};
+use axum::middleware::{from_fn, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
@@ -28,6 +31,9 @@ use semel_shop::web::Problem;
 pub use auth::{Caller, Scope, hash_token};
 pub use health::Ready;
 pub use metrics::Counters;
+pub use uploads::ROUTES as UPLOADS;
+
+use crate::app::updates::TelegramDoor;
 
 /// What the doors share.
 #[derive(Clone)]
@@ -45,8 +51,12 @@ pub struct Shared {
     pub supervisor: Supervisor,
     /// What is counted.
     pub counters: Counters,
+    /// Where Telegram posts updates, if it does.
+    pub telegram: Option<TelegramDoor>,
     /// The token from the settings, hashed.
     pub first_token: Option<String>,
+    /// This process, as it stands on leases and claims.
+    pub owner: String,
     /// Lanes of the shop's jobs, for commands that wake them.
     pub lanes: Vec<&'static str>,
     /// Requests whose idempotency key is in hand.
@@ -77,8 +87,11 @@ pub fn nobody() -> idempotency::InHand {
 /// Every route. `trusted` is for the owner's own socket and for commands inside the process: no token is asked.
 pub fn routes(doors: &Doors, trusted: bool) -> Router {
     let features = Router::new()
+        .merge(semel_shop::campaigns::http::routes())
         .merge(semel_shop::catalog::http::routes())
         .merge(semel_shop::customers::http::routes())
+        .merge(semel_shop::messages::list::routes())
+        .merge(semel_shop::notices::http::routes())
         .merge(semel_shop::orders::http::routes())
         .merge(semel_shop::subscriptions::http::routes())
         .merge(semel_shop::vpn::http::routes())
@@ -90,7 +103,8 @@ pub fn routes(doors: &Doors, trusted: bool) -> Router {
         .merge(audit::routes().with_state(doors.clone()))
         .layer(from_fn_with_state(doors.clone(), door::watch))
         .layer(map_response(as_problem))
-        .layer(from_fn_with_state(doors.clone(), idempotency::once));
+        .layer(from_fn_with_state(doors.clone(), idempotency::once))
+        .layer(from_fn(uploads::whole));
     let mut watched = Router::new().merge(metrics::routes().with_state(doors.clone()));
     if !trusted {
         api = api.layer(from_fn_with_state(doors.clone(), auth::bearer));
@@ -102,6 +116,7 @@ pub fn routes(doors: &Doors, trusted: bool) -> Router {
         .merge(api)
         .merge(watched)
         .merge(webhooks::routes().with_state(doors.clone()))
+        .merge(telegram::routes().with_state(doors.clone()))
         .merge(health::routes().with_state(doors.clone()))
         .merge(openapi::routes())
         .merge(semel_shop::vpn::http::public().with_state(doors.shop.clone()))

@@ -39,6 +39,9 @@ mod tests {
 
     /// The sources that register routes, under the names by which `mod.rs` merges them.
     const SOURCES: &[(&str, &str)] = &[
+        ("semel_shop::campaigns::http", include_str!("../../../shop/src/campaigns/http.rs")),
+        ("semel_shop::messages::list", include_str!("../../../shop/src/messages/list.rs")),
+        ("semel_shop::notices::http", include_str!("../../../shop/src/notices/http.rs")),
         ("semel_shop::catalog::http", include_str!("../../../shop/src/catalog/http.rs")),
         ("semel_shop::customers::http", include_str!("../../../shop/src/customers/http.rs")),
         ("semel_shop::orders::http", include_str!("../../../shop/src/orders/http.rs")),
@@ -48,6 +51,7 @@ mod tests {
         ("safe", include_str!("safe.rs")),
         ("audit", include_str!("audit.rs")),
         ("metrics", include_str!("metrics.rs")),
+        ("telegram", include_str!("telegram.rs")),
         ("webhooks", include_str!("webhooks.rs")),
         ("health", include_str!("health.rs")),
         ("openapi", include_str!("openapi.rs")),

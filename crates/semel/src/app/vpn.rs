@@ -52,7 +52,8 @@ pub(super) async fn refuse_lost_key(settings: &Settings, store: &Store) -> anyho
 pub(crate) fn lost(path: &Path, of: &str) -> String {
     format!(
         "the VPN's key {} is not there, and the keys of VPN customers in this database were sealed with it (it is {of}): put \
-         your copy back. No new one is made, because it would open none of them",
+         your copy back. No new one is made by itself, because it would open none of them; when the key is lost for good, stop \
+         `semel serve` and see what `semel wg new-key --reason REASON` would do",
         path.display()
     )
 }
@@ -91,7 +92,8 @@ fn check_key(of: &str, ours: &str) -> Result<(), Error> {
     }
     Err(Error::Store(StoreError::Schema(format!(
         "the keys of VPN customers in this database were sealed with the key {of}, and this one is {ours}: put the right one \
-         back (vpn.key, or the file <database>.vpn-key beside the database)"
+         back (vpn.key, or the file <database>.vpn-key beside the database); when it is lost for good, see what \
+         `semel wg new-key --reason REASON` would do"
     ))))
 }
 

@@ -1,12 +1,9 @@
 //! Commands that ask the program: the running one through its socket, else one inside this process.
 
-use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context;
 use http::Method;
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use semel_kernel::clock::{Chance, Clock};
@@ -15,32 +12,31 @@ use semel_kernel::store::Store;
 use semel_shop::audit;
 
 use super::{
-    InboxVerb, JobVerb, OrderVerb, PaymentVerb, ProductVerb, StockVerb, TokenVerb, Verb, ip, out, safe, sub, wg,
+    InboxVerb, JobVerb, OrderVerb, PaymentVerb, ProductVerb, StockVerb, TokenVerb, Verb, broadcast, ip, out, refund,
+    safe, stock, sub, wg,
 };
 use crate::app::App;
 use crate::local::{self, Program};
 use crate::parts;
-use crate::settings::Loaded;
-
-/// Below the server's body limit, with room for JSON's own characters.
-const PART_BYTES: usize = 120 * 1024;
-const PART_ITEMS: usize = 1_000;
+use crate::settings::{Loaded, Settings};
 
 pub(super) struct Asker {
     program: Program,
     /// The database that the command itself writes to, where copies of the program want to hear of it.
     shared: Option<Store>,
+    /// The settings file that was read, if there was one.
+    file: Option<PathBuf>,
 }
 
 impl Asker {
     /// A command that only looks at what is there has nothing to do with a new, empty database; `adds` tells one that
     /// may begin it.
     pub(super) async fn of(loaded: Loaded, adds: bool) -> anyhow::Result<Self> {
-        let settings = loaded.settings;
+        let Loaded { settings, file, .. } = loaded;
         if let Some(socket) = local::socket_path(&settings)
             && local::is_running(&socket).await
         {
-            return Ok(Self { program: Program::Running(socket), shared: None });
+            return Ok(Self { program: Program::Running(socket), shared: None, file });
         }
         if let Some(path) = local::missing_database(&settings) {
             let path = path.display();
@@ -51,13 +47,23 @@ impl Asker {
             out::complain(&format!("there was no database at {path}; this makes a new, empty one"));
         }
         let store = parts::open_store(&settings, Clock::system())?;
+        Ok(Self { file, ..Self::here(settings, store).await? })
+    }
+
+    /// The program inside of this process, on an open database.
+    pub(super) async fn here(settings: Settings, store: Store) -> anyhow::Result<Self> {
         let shared = settings.database_listen_url.is_some().then(|| store.clone());
         let app = App::build(settings, store, Chance::system()).await?;
         app.prepare_for_commands().await?;
         if let Some(store) = &shared {
             store.note_wakes();
         }
-        Ok(Self { program: Program::Here(Box::new(app.router(true))), shared })
+        Ok(Self { program: Program::Here(Box::new(app.router(true))), shared, file: None })
+    }
+
+    /// The settings file that was read, if there was one.
+    pub(super) fn settings_file(&self) -> Option<&Path> {
+        self.file.as_deref()
     }
 
     /// Whether a running program is asked, which does what is due by itself.
@@ -79,6 +85,19 @@ impl Asker {
     pub(super) async fn post(&self, path: &str, body: Value) -> anyhow::Result<Value> {
         let key = new_id("cli", Clock::system().now(), &Chance::system());
         self.program.ask(Method::POST, path, Some(body), &key).await?.json()
+    }
+}
+
+impl Asker {
+    /// Changes what is there.
+    pub(super) async fn patch(&self, path: &str, body: Value) -> anyhow::Result<Value> {
+        self.program.ask(Method::PATCH, path, Some(body), "").await?.json()
+    }
+
+    /// Sends a file as it is.
+    pub(super) async fn upload(&self, path: &str, kind: &str, bytes: Vec<u8>) -> anyhow::Result<Value> {
+        let key = new_id("cli", Clock::system().now(), &Chance::system());
+        self.program.send(Method::POST, path, Some(kind), bytes, &key).await?.json()
     }
 }
 
@@ -110,13 +129,14 @@ async fn answer(asker: &Asker, verb: Verb) -> anyhow::Result<ExitCode> {
             out::lines(&format!("assigned; order {order} is {}", text(&answer["status"])))
         }
         Verb::Product(verb) => product(asker, verb).await,
-        Verb::Stock(StockVerb::Import { product, file }) => import(asker, &product, &file).await,
+        Verb::Stock(StockVerb::Import { product, file }) => stock::import(asker, &product, &file).await,
         Verb::Stock(StockVerb::Release { product, all: _, reason }) => safe::release(asker, product, reason).await,
         Verb::Safe(verb) => safe::safe(asker, verb).await,
         Verb::Job(verb) => job(asker, verb).await,
         Verb::Inbox(verb) => inbox(asker, verb).await,
         Verb::Token(verb) => token(asker, verb).await,
         Verb::Sub(verb) => sub::sub(asker, verb).await,
+        Verb::Broadcast(verb) => broadcast::broadcast(asker, verb).await,
         Verb::Ip(verb) => ip::ip(asker, verb).await,
         Verb::Wg(verb) => wg::wg(asker, verb).await,
         _ => anyhow::bail!("this command needs no program"),
@@ -177,9 +197,9 @@ async fn order(asker: &Asker, verb: OrderVerb) -> anyhow::Result<ExitCode> {
         OrderVerb::Cancel { id, reason } => {
             asker.post(&format!("/api/v1/orders/{id}/cancel"), json!({ "reason": reason })).await?
         }
-        OrderVerb::Refund { id, amount, to, address, reason } => {
-            let body = json!({ "amount": amount, "to": to, "address": address, "reason": reason });
-            asker.post(&format!("/api/v1/orders/{id}/refund"), body).await?
+        OrderVerb::Refund { id, amount, to, address, reason, yes } => {
+            let wish = refund::Wish { order: id, amount, to, address, reason };
+            return refund::refund(asker, &wish, yes).await;
         }
     };
     out::lines(&order_text(&shown))
@@ -204,7 +224,7 @@ pub fn order_text(order: &Value) -> String {
     }
     for payment in order["payments"].as_array().into_iter().flatten() {
         page.push_str(&format!(
-            "payment   {} at {} is {}, {} of {} came in  {}\n",
+            "payment   {} at {} is {}: {} came in for {}  {}\n",
             text(&payment["id"]),
             text(&payment["provider"]),
             text(&payment["status"]),
@@ -212,6 +232,9 @@ pub fn order_text(order: &Value) -> String {
             money(&payment["amount"]),
             text(&payment["url"])
         ));
+    }
+    if let Some(sentence) = money_text(&order["money"]) {
+        page.push_str(&format!("money     {sentence}\n"));
     }
     page.push_str("\ntimeline\n");
     for row in order["timeline"].as_array().into_iter().flatten() {
@@ -230,6 +253,20 @@ pub fn order_text(order: &Value) -> String {
         ));
     }
     page
+}
+
+/// Where an order's money went; nothing when it simply bought the goods.
+fn money_text(went: &Value) -> Option<String> {
+    let parts = [("to_payer", "went back to the payer"), ("to_balance", "went to the balance")];
+    let is_some =
+        |value: &Value| value["amount"].as_str().is_some_and(|sum| sum.bytes().any(|b| (b'1'..=b'9').contains(&b)));
+    let told: Vec<String> = parts
+        .iter()
+        .filter(|(name, _)| is_some(&went[*name]))
+        .map(|(name, words)| format!("{} {words}", money(&went[*name])))
+        .collect();
+    let received = money(&went["received"]);
+    (!told.is_empty()).then(|| format!("{received} came in: {}", told.join(", ")))
 }
 
 async fn product(asker: &Asker, verb: ProductVerb) -> anyhow::Result<ExitCode> {
@@ -262,45 +299,29 @@ async fn product(asker: &Asker, verb: ProductVerb) -> anyhow::Result<ExitCode> {
             let answer = asker.post("/api/v1/products", body).await?;
             out::lines(&text(&answer["id"]))
         }
+        ProductVerb::Price { id, price } => {
+            let path = format!("/api/v1/products/{id}");
+            let before = asker.get(&path).await?;
+            // With the version, so that the price that is told here as the old one is the one that was replaced.
+            let price = json!({ "amount": price, "currency": before["price"]["currency"] });
+            let now = asker.patch(&path, json!({ "price": price, "version": before["version"] })).await?;
+            out::lines(&format!(
+                "{} costs {} now, {} before",
+                text(&now["title"]),
+                money(&now["price"]),
+                money(&before["price"])
+            ))
+        }
+        ProductVerb::Hide { id } => offer(asker, &id, false).await,
+        ProductVerb::Show { id } => offer(asker, &id, true).await,
     }
 }
 
-async fn import(asker: &Asker, product: &str, file: &Path) -> anyhow::Result<ExitCode> {
-    let content = if file == Path::new("-") {
-        let mut content = String::new();
-        std::io::stdin().read_to_string(&mut content).context("cannot read standard input as text")?;
-        content
-    } else {
-        std::fs::read_to_string(file).with_context(|| format!("cannot read {} as text", file.display()))?
-    };
-    let mut parts: Vec<Vec<&str>> = vec![Vec::new()];
-    let mut bytes = 0;
-    for line in content.lines().map(str::trim).filter(|line| !line.is_empty()) {
-        let full = parts.last().is_some_and(|part| part.len() >= PART_ITEMS || bytes + line.len() > PART_BYTES);
-        if full {
-            parts.push(Vec::new());
-            bytes = 0;
-        }
-        bytes += line.len() + 8;
-        if let Some(part) = parts.last_mut() {
-            part.push(line);
-        }
-    }
-    let total: usize = parts.iter().map(Vec::len).sum();
-    anyhow::ensure!(total > 0, "{} holds no items; write one a line", file.display());
-    let bar = ProgressBar::new(total as u64);
-    bar.set_style(ProgressStyle::with_template("{bar:40} {pos}/{len} items, {eta} left")?);
-    let (mut added, mut duplicates) = (0, 0);
-    for part in parts {
-        let answer = asker.post(&format!("/api/v1/products/{product}/stock"), json!({ "items": part })).await?;
-        added += answer["added"].as_i64().unwrap_or(0);
-        duplicates += answer["duplicates"].as_i64().unwrap_or(0);
-        bar.inc(part.len() as u64);
-    }
-    bar.finish_and_clear();
-    out::lines(&format!(
-        "{added} added; {duplicates} left out, twice in the file or there before: nothing is sold twice"
-    ))
+/// Takes a product off what is offered, or puts it back.
+async fn offer(asker: &Asker, id: &str, active: bool) -> anyhow::Result<ExitCode> {
+    let now = asker.patch(&format!("/api/v1/products/{id}"), json!({ "active": active })).await?;
+    let how = if active { "is offered" } else { "is hidden: nobody can order it" };
+    out::lines(&format!("{} {how}", text(&now["title"])))
 }
 
 async fn job(asker: &Asker, verb: JobVerb) -> anyhow::Result<ExitCode> {
@@ -316,10 +337,12 @@ async fn job(asker: &Asker, verb: JobVerb) -> anyhow::Result<ExitCode> {
                     text(&row["state"]),
                     attempts,
                     text(&row["run_at"]),
+                    // The process that runs it, as `/readyz` names it.
+                    text(&row["owner"]),
                     text(&row["error"]),
                 ]
             });
-            out::lines(&out::table(&["JOB", "KIND", "STATE", "ATTEMPTS", "DUE", "LAST ERROR"], &rows))
+            out::lines(&out::table(&["JOB", "KIND", "STATE", "ATTEMPTS", "DUE", "RUNS AT", "LAST ERROR"], &rows))
         }
         JobVerb::Retry { id } => {
             asker.post(&format!("/api/v1/jobs/{id}/retry"), json!({})).await?;
@@ -402,6 +425,22 @@ pub(super) fn text(value: &Value) -> String {
     }
 }
 
-fn money(value: &Value) -> String {
+pub(super) fn money(value: &Value) -> String {
     format!("{} {}", text(&value["amount"]), text(&value["currency"])).trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_says_where_its_money_went() {
+        let stars = |count: &str| json!({ "amount": count, "currency": "XTR" });
+        let went = json!({ "received": stars("666"), "to_payer": stars("333"), "to_balance": stars("333") });
+        let told = money_text(&went).expect("a sentence");
+        assert_eq!(told, "666 XTR came in: 333 XTR went back to the payer, 333 XTR went to the balance");
+        let went = json!({ "received": stars("333"), "to_payer": stars("0"), "to_balance": stars("333") });
+        assert_eq!(money_text(&went).as_deref(), Some("333 XTR came in: 333 XTR went to the balance"));
+        assert_eq!(money_text(&Value::Null), None);
+    }
 }

@@ -67,6 +67,9 @@ pub async fn demo(args: DemoArgs) -> anyhow::Result<ExitCode> {
         ("SEMEL_API_TOKEN".into(), token.clone()),
         ("SEMEL_TRUSTED_PROXIES".into(), "127.0.0.0/8".into()),
         ("SEMEL_SHOP_RETURN_URL".into(), format!("{}/", sandbox.url())),
+        ("SEMEL_TELEGRAM_UPDATES".into(), "polling".into()),
+        ("SEMEL_STARS_ENABLED".into(), "true".into()),
+        ("SEMEL_STARS_WORTH".into(), "1.80".into()),
         ("SEMEL_VPN_HOST".into(), "vpn.example.com".into()),
         ("SEMEL_VPN_APPLY".into(), "file".into()),
         ("SEMEL_VPN_CONFIG_PATH".into(), conf.display().to_string()),
@@ -186,7 +189,14 @@ Semel's demo runs. Everything outside is a sandbox: no money, no real messages.
   outside world  {box_}/     payments, webhooks, faults, and the chat that the customer sees
   owner's token  {token}
 
-Sell a key. In another terminal:
+Buy as a customer: open the chat, press /start, and go on with the buttons. On the page to pay, press "Pay"; the key comes
+into the chat.
+
+  {box_}/chat/42
+
+The owner's chat, with the alerts and /admin, is {box_}/chat/1.
+
+Sell by the API, as a bot of your own would. In another terminal:
 
   curl -s http://{address}/api/v1/orders -H 'Authorization: Bearer {token}' -H 'Idempotency-Key: {key}' \
     -H 'Content-Type: application/json' \

@@ -14,6 +14,7 @@ use semel_kernel::ids::new_id;
 use semel_kernel::outbound::{Call, Manner, Outbound, OutboundOptions};
 use semel_kernel::store::migrate;
 use semel_kernel::store::{Store, StoreError};
+use semel_payments::Provider;
 use semel_shop::safety;
 use semel_telegram::{Bot, Outcome};
 
@@ -61,6 +62,9 @@ pub async fn doctor(loaded: Loaded) -> anyhow::Result<ExitCode> {
     }
     vpn::vpn(&mut report, &settings).await?;
     providers(&mut report, &settings).await?;
+    if let Some(sentence) = no_way_back(&settings) {
+        report.note(sentence)?;
+    }
     telegram(&mut report, &settings).await?;
     if report.bad == 0 {
         return out::lines("everything that was checked is in order");
@@ -68,6 +72,15 @@ pub async fn doctor(loaded: Loaded) -> anyhow::Result<ExitCode> {
     let what = if report.bad == 1 { "1 thing is wrong".to_owned() } else { format!("{} things are wrong", report.bad) };
     out::complain(&format!("{what}; each line marked BAD says what to do"));
     Ok(ExitCode::FAILURE)
+}
+
+/// Customers who pay on a page of the provider are sent somewhere afterwards.
+fn no_way_back(settings: &Settings) -> Option<&'static str> {
+    let has_pages = settings.yookassa.is_some() || settings.heleket.is_some() || settings.crystalpay.is_some();
+    (has_pages && settings.shop.return_url.is_none()).then_some(
+        "shop.return_url is not set, so customers who have paid land at public_url and not in your bot: set it under [shop], \
+         as in return_url = \"https://t.me/your_bot\"",
+    )
 }
 
 fn files(report: &mut Report, settings: &Settings, file: Option<PathBuf>) -> anyhow::Result<()> {
@@ -257,14 +270,18 @@ fn outbound(proxy: Option<String>) -> anyhow::Result<Outbound> {
 }
 
 async fn providers(report: &mut Report, settings: &Settings) -> anyhow::Result<()> {
-    let outbound = outbound(None)?;
+    let direct = outbound(None)?;
     let rails = parts::rails(settings)?;
     if rails.is_empty() {
         return report.note("no payment provider is configured: customers can pay from their balance only");
     }
     for (provider, rail) in rails {
         let name = provider.as_str();
-        match outbound.call(Call::new("doctor", name, Manner::Read), rail.probe()).await {
+        // Stars are paid at the Bot API, which may be reached by a proxy only.
+        let proxy = settings.telegram.proxy.as_ref().filter(|_| provider == Provider::Stars);
+        let through = proxy.map(|proxy| outbound(Some(proxy.expose().to_owned()))).transpose()?;
+        let client = through.as_ref().unwrap_or(&direct);
+        match client.call(Call::new("doctor", name, Manner::Read), rail.probe()).await {
             Err(error) => report.bad(&format!(
                 "{name} cannot be reached: {error}. Check this machine's DNS and firewall, and {name}.api_url"
             ))?,

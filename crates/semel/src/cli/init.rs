@@ -27,6 +27,9 @@ pub struct InitArgs {
     /// Where providers reach this server: https://pay.example.com
     #[arg(long)]
     public_url: Option<String>,
+    /// Who talks to customers: polling (this program), webhook (this program, by the public address), off (another program)
+    #[arg(long)]
+    updates: Option<String>,
     /// Replace a file that is there
     #[arg(long)]
     force: bool,
@@ -44,13 +47,23 @@ pub async fn init(args: InitArgs, config: Option<&PathBuf>) -> anyhow::Result<Ex
     let bot_token = answer(&BOT_TOKEN, args.bot_token)?;
     let owner = answer(&OWNER_ID, args.owner_id)?;
     let public_url = answer(&PUBLIC_URL, args.public_url)?;
+    // Only a bot hears anything. Where nobody can be asked, it stays with whoever has it now.
+    let can_ask = args.updates.is_some() || std::io::stdin().is_terminal();
+    let updates = if bot_token.is_empty() || !can_ask { String::new() } else { answer(&UPDATES, args.updates)? };
+    anyhow::ensure!(
+        updates != "webhook" || public_url.starts_with("https://"),
+        "--updates webhook needs an https --public-url, where Telegram posts to; polling works without one"
+    );
     let api_token = format!("semel_{}", hex::encode(Chance::system().bytes::<24>()));
     let quoted = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
     let mut text = String::from(
         "# Settings of Semel. `semel config example` shows every setting, `semel config explain NAME` one of them.\n\n",
     );
     text.push_str(&format!("api_token = {}\n", quoted(&api_token)));
-    if !public_url.is_empty() {
+    if public_url.is_empty() {
+        // Here is its place: below the first [section] it would belong to that.
+        text.push_str("# public_url = \"https://pay.example.com\"\n");
+    } else {
         let url = parse_public_url(&public_url).map_err(anyhow::Error::msg)?;
         text.push_str(&format!("public_url = {}\n", quoted(url.as_str().trim_end_matches('/'))));
     }
@@ -63,6 +76,9 @@ pub async fn init(args: InitArgs, config: Option<&PathBuf>) -> anyhow::Result<Ex
     if !owner.is_empty() {
         let ids = parse_ids(&owner).map_err(anyhow::Error::msg)?;
         text.push_str(&format!("admin_ids = {ids:?}\n"));
+    }
+    if !updates.is_empty() {
+        text.push_str(&format!("updates = {}\n", quoted(&updates)));
     }
     text.push_str("\n# A provider is enabled by its values, for example:\n# [yookassa]\n# shop_id = \"100500\"\n# secret_key = \"live_…\"\n");
     // The questions may have taken their time.
@@ -147,6 +163,15 @@ const PUBLIC_URL: Question = Question {
     flag: "--public-url",
     text: "Public address, as in https://pay.example.com (empty: set it before connecting a provider)",
     check: |text| parse_public_url(text).map(drop),
+};
+
+const UPDATES: Question = Question {
+    flag: "--updates",
+    text: "Who talks to customers: polling (this program sells in the chat), webhook, or off (another program has this bot; empty: off)",
+    check: |text| match text {
+        "off" | "polling" | "webhook" => Ok(()),
+        _ => Err("is none of off, polling, webhook".to_owned()),
+    },
 };
 
 /// The flag's value, or what is typed on the terminal, until it is right. Empty leaves it out.

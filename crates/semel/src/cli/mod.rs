@@ -3,16 +3,19 @@
 mod ask;
 mod audit;
 mod backup;
+mod broadcast;
 mod demo;
 mod doctor;
 mod failpoints;
 mod init;
 mod ip;
 mod out;
+mod refund;
 mod restore;
 mod safe;
 mod sandbox;
 mod serve;
+mod stock;
 mod sub;
 mod wg;
 
@@ -104,6 +107,9 @@ enum Verb {
     /// WireGuard: what is wanted of file and interface, and what is there
     #[command(subcommand)]
     Wg(WgVerb),
+    /// Campaigns: one message to many people, with a preview, a test and an end that adds up
+    #[command(subcommand)]
+    Broadcast(broadcast::BroadcastVerb),
     /// Bearer tokens of the API
     #[command(subcommand)]
     Token(TokenVerb),
@@ -195,15 +201,16 @@ enum OrderVerb {
         #[arg(long)]
         reason: Option<String>,
     },
-    /// Give money back
+    /// Give money back; shows what would happen and asks first
     Refund {
         /// The order's id
         id: String,
         /// How much, as in 499.00; all that is left when missing
         #[arg(long)]
         amount: Option<String>,
-        /// `balance`, `provider`, or `made`: only book what was given back in the provider's cabinet
-        #[arg(long, default_value = "balance")]
+        /// `balance`: to the customer's balance in this shop; `provider`: to where it came from; `made`: only book what was
+        /// given back in the provider's cabinet
+        #[arg(long, default_value = "balance", value_parser = ["balance", "provider", "made"])]
         to: String,
         /// Where crypto goes back to, as the payer names it
         #[arg(long)]
@@ -211,6 +218,9 @@ enum OrderVerb {
         /// Why
         #[arg(long)]
         reason: Option<String>,
+        /// Do not ask; for scripts
+        #[arg(long)]
+        yes: bool,
     },
 }
 
@@ -252,6 +262,23 @@ enum ProductVerb {
         /// For how many devices, 1 to 10; only for vpn, there 1 when left out
         #[arg(long)]
         devices: Option<u32>,
+    },
+    /// Change a price; orders that were made keep theirs
+    Price {
+        /// The product's id
+        id: String,
+        /// The new price of one, as in 499.00, in the currency that the product has
+        price: String,
+    },
+    /// Offer it no more; what was ordered is still handed over
+    Hide {
+        /// The product's id
+        id: String,
+    },
+    /// Offer a hidden one again
+    Show {
+        /// The product's id
+        id: String,
     },
 }
 
@@ -494,6 +521,8 @@ enum WgVerb {
     Export,
     /// Write a first configuration file for the interface, with a fresh key
     Init(wg::InitArgs),
+    /// Put another sealing key in the place of one that is lost for good; without --yes only say what would happen
+    NewKey(wg::NewKeyArgs),
 }
 
 /// The words for `--status`, from the one table of states.
@@ -560,6 +589,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Verb::Config(ConfigVerb::Example) => out::lines(&settings::render_example()),
         Verb::Failpoints => failpoints::failpoints(),
         Verb::Wg(WgVerb::Init(args)) => wg::init(&load(config, &args.flags())?.settings, &args),
+        Verb::Wg(WgVerb::NewKey(args)) => wg::new_key(load(config, &[])?, args).await,
         Verb::Audit(verb) => audit::audit(load(config, &[])?, verb).await,
         Verb::Backup(args) => match args.new_key() {
             Some(path) => backup::new_key(path),

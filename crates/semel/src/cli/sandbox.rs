@@ -44,21 +44,53 @@ pub async fn sandbox(args: SandboxArgs) -> anyhow::Result<ExitCode> {
         ..Options::default()
     };
     let sandbox = Sandbox::start(options).await.with_context(|| format!("cannot open the box on {}", args.listen))?;
+    let all = settings(&sandbox, shop);
     out::say(&format!(
-        "The outside world in a box is at {}\n\nSettings that make semel use it:\n{}",
+        "The outside world in a box is at {}\n\nSettings that make semel use it:\n{}\n\nThe same as a semel.toml:\n{}",
         sandbox.url(),
-        settings(&sandbox, shop)
+        as_environment(&all),
+        as_file(&all)
     ))?;
     stop.cancelled().await;
     sandbox.stop().await;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Environment variables that point the semel at the address `shop` at this box.
-fn settings(sandbox: &Sandbox, shop: String) -> String {
+/// What points the semel at the address `shop` at this box, as names of the environment with their values.
+fn settings(sandbox: &Sandbox, shop: String) -> Vec<(&'static str, String)> {
     let mut all = variables(sandbox);
+    all.push(("SEMEL_TELEGRAM_UPDATES", "polling".into()));
     all.push(("SEMEL_PUBLIC_URL", shop));
+    all
+}
+
+fn as_environment(all: &[(&str, String)]) -> String {
     all.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("\n")
+}
+
+/// The same as lines of a settings file: what has no section first, as TOML wants it.
+fn as_file(all: &[(&str, String)]) -> String {
+    let mut text = String::new();
+    for section in ["", "telegram", "yookassa", "heleket", "crystalpay"] {
+        if !section.is_empty() {
+            text.push_str(&format!("\n[{section}]\n"));
+        }
+        for (name, value) in all {
+            let name = name.trim_start_matches("SEMEL_").to_lowercase();
+            let (of, key) = match name.split_once('_') {
+                Some((of, key)) if name != "public_url" => (of, key),
+                _ => ("", name.as_str()),
+            };
+            if of != section {
+                continue;
+            }
+            match key {
+                "admin_ids" => text.push_str(&format!("{key} = [{value}]\n")),
+                _ => text.push_str(&format!("{key} = \"{value}\"\n")),
+            }
+        }
+    }
+    text
 }
 
 /// The same as pairs.
@@ -79,4 +111,32 @@ pub fn variables(sandbox: &Sandbox) -> Vec<(&'static str, String)> {
         ("SEMEL_TELEGRAM_API_URL", sandbox.telegram_url()),
         ("SEMEL_TELEGRAM_ADMIN_IDS", "1".into()),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::settings::{Settings, load};
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_it_prints_as_a_file_is_read_as_what_it_prints_as_variables() {
+        let options = Options { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..Options::default() };
+        let sandbox = Sandbox::start(options).await.expect("a box");
+        let all = settings(&sandbox, "http://127.0.0.1:8080".to_owned());
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("shop.toml");
+        crate::cli::init::write_private(&file, &as_file(&all)).expect("a file");
+        let env: BTreeMap<String, String> =
+            all.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        let by_file = load(Some(&file), &BTreeMap::new(), &[]).expect("right settings").settings;
+        let by_env = load(Some(std::path::Path::new("/dev/null")), &env, &[]).expect("right settings").settings;
+        let told = |all: &Settings| {
+            format!("{:?} {:?} {:?} {:?} {:?}", all.public_url, all.telegram, all.yookassa, all.heleket, all.crystalpay)
+        };
+        assert_eq!(told(&by_file), told(&by_env));
+        assert!(by_file.yookassa.is_some() && by_file.heleket.is_some() && by_file.crystalpay.is_some());
+        sandbox.stop().await;
+    }
 }

@@ -9,14 +9,17 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use serde_json::{Value, json};
 
-use semel_wireguard::{Conf, SeenPeer};
+use semel_shop::vpn::import::{Adopt, adoptions};
+use semel_wireguard::{Conf, PublicKey, SeenPeer};
 
 use super::ask::{Asker, text};
 use super::{WgVerb, out};
 
 mod init;
+mod new_key;
 
 pub use init::{InitArgs, init};
+pub use new_key::{NewKeyArgs, new_key};
 
 const SERVER: &str = "/api/v1/servers/local";
 /// How long `apply` watches.
@@ -34,7 +37,7 @@ pub async fn wg(asker: &Asker, verb: WgVerb) -> anyhow::Result<ExitCode> {
         WgVerb::Apply => apply(asker).await,
         WgVerb::Import { file, adopt, yes } => import(asker, &file, adopt.as_deref(), yes).await,
         WgVerb::Export => export(asker).await,
-        WgVerb::Init(_) => anyhow::bail!("this command needs no program"),
+        WgVerb::Init(_) | WgVerb::NewKey(_) => anyhow::bail!("this command needs no program"),
     }
 }
 
@@ -68,6 +71,10 @@ fn page(plan: &Value) -> String {
         if there.is_null() {
             lines.push(format!("{place:<10} is not brought to anything: peers go to the file only"));
         }
+    }
+    let has_foreign = ["file", "interface"].iter().any(|place| list(&plan[*place]["foreign"]).next().is_some());
+    if has_foreign {
+        lines.push("? is a peer that is not Semel's: it stays as it is, and nobody else gets its addresses".into());
     }
     let verdict = match plan["in_step"].as_bool() {
         Some(true) => "everything is as it is wanted",
@@ -110,18 +117,20 @@ async fn apply(asker: &Asker) -> anyhow::Result<ExitCode> {
 async fn import(asker: &Asker, file: &Path, adopt: Option<&Path>, yes: bool) -> anyhow::Result<ExitCode> {
     let bytes = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
     let conf = Conf::parse(&bytes).map_err(|error| anyhow!("{}, {error}", file.display()))?;
-    let owners = match adopt {
-        None => String::new(),
-        Some(path) => {
-            std::fs::read_to_string(path).with_context(|| format!("cannot read {} as text", path.display()))?
-        }
+    let (owners, adopted) = match adopt {
+        None => (String::new(), Vec::new()),
+        Some(path) => csv(path)?,
     };
-    let peers = conf.foreign();
+    let peers = candidates(&conf, &adopted);
     if let Some((number, line)) = line_of_nobody(&peers, &owners) {
-        anyhow::bail!("line {number} of the map is about no peer of {}: {line}", file.display());
+        anyhow::bail!("line {number} of the CSV is about no peer of {}: {line}", file.display());
     }
     let pieces = pieces(&peers, &owners);
-    anyhow::ensure!(!pieces.is_empty(), "{} has no peers that are not ours already", file.display());
+    anyhow::ensure!(
+        !pieces.is_empty(),
+        "{} has no peers that are not ours already; of another database's, --adopt takes over those that the CSV names",
+        file.display()
+    );
     // All is looked at before any of it is done.
     let mut conflicts = 0;
     for piece in &pieces {
@@ -132,6 +141,13 @@ async fn import(asker: &Asker, file: &Path, adopt: Option<&Path>, yes: bool) -> 
         }
     }
     anyhow::ensure!(conflicts == 0 || !yes, "{conflicts} peers cannot be adopted, so nothing was changed");
+    if !yes && conflicts > 0 {
+        let them = if conflicts == 1 { "1 peer".to_owned() } else { format!("{conflicts} peers") };
+        return out::lines(&format!(
+            "nothing was changed, and --yes would change nothing: {them} cannot be adopted, see `conflict`. Mend the CSV or the \
+             file first"
+        ));
+    }
     if !yes {
         return out::lines("nothing was changed; --yes does it");
     }
@@ -140,6 +156,23 @@ async fn import(asker: &Asker, file: &Path, adopt: Option<&Path>, yes: bool) -> 
         out::say(&imported(&answer))?;
     }
     out::lines("done; the file is as it was, and stays the owner of these peers until you delete them there")
+}
+
+/// The CSV at `path`, read as a whole before anything is asked, so that its lines are counted once.
+fn csv(path: &Path) -> anyhow::Result<(String, Vec<Adopt>)> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {} as text", path.display()))?;
+    // Some Windows programs put it before the first line.
+    let text = text.trim_start_matches('\u{feff}').to_owned();
+    let adopted = adoptions(&text).map_err(|error| anyhow!("{}, {error}", path.display()))?;
+    Ok((text, adopted))
+}
+
+/// The peers of the file that may be taken over: those outside of our lines, and of those between them the ones that the CSV
+/// names, which another database wrote there. The program says of each whether it is its own already.
+fn candidates(conf: &Conf, adopted: &[Adopt]) -> Vec<SeenPeer> {
+    let named: BTreeSet<PublicKey> = adopted.iter().map(|adopt| adopt.public_key).collect();
+    let fenced = conf.ours().into_iter().filter(|peer| named.contains(&peer.public_key));
+    conf.foreign().into_iter().chain(fenced).collect()
 }
 
 /// The first line of the map that begins with the key of none of the `peers`: misspelt, it would cost a customer the access.
@@ -268,6 +301,7 @@ mod tests {
         }
         assert!(shown.starts_with("file       somebody changed"));
         assert!(shown.contains("file       ! E= is yours"), "{shown}");
+        assert!(shown.contains("? is a peer that is not Semel's"), "{shown}");
         let alone = page(&json!({ "in_step": true, "whole": true, "file": { "add": [] }, "interface": null }));
         assert!(alone.ends_with("everything is as it is wanted") && alone.contains("to the file only"));
     }
@@ -285,6 +319,21 @@ mod tests {
         assert_eq!(pieces.len(), 1);
         assert_eq!(pieces[0].file, format!("[Peer]\nPublicKey = {other}\nAllowedIPs = 10.8.0.2/32\n\n"));
         assert_eq!(pieces[0].owners, format!("{other},42,2027-01-31\n"));
+    }
+
+    #[test]
+    fn of_the_peers_between_our_lines_only_those_of_the_csv_are_taken_over() {
+        let (one, other) =
+            ("AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=", "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI=");
+        let file = format!(
+            "[Interface]\nListenPort = 1\n\n# semel: begin\n[Peer]\nPublicKey = {one}\nAllowedIPs = 10.8.0.2/32\n\n\
+             [Peer]\nPublicKey = {other}\nAllowedIPs = 10.8.0.3/32\n\n# semel: end\n"
+        );
+        let conf = Conf::parse(file.as_bytes()).expect("a file");
+        assert!(candidates(&conf, &[]).is_empty());
+        let adopted = adoptions(&format!("{other},42,2027-01-31")).expect("a map");
+        let found: Vec<String> = candidates(&conf, &adopted).iter().map(|peer| peer.public_key.to_string()).collect();
+        assert_eq!(found, [other]);
     }
 
     #[test]

@@ -124,6 +124,14 @@ pub fn key_in_place(given: &settings::Vpn) -> anyhow::Result<Option<SealingKey>>
     Ok(Some(SealingKey::from_bytes(decoded(text.trim()).context("the VPN's key")?)))
 }
 
+/// Makes the key of the file beside the database where it is not there, at the word of the owner, who has lost it.
+///
+/// # Errors
+/// When it cannot be written, or what lies there is no key.
+pub fn make_missing_key(given: &settings::Vpn, chance: &Chance) -> anyhow::Result<()> {
+    sealing_key(given, chance).map(drop)
+}
+
 /// The key of the settings, or that of the file beside the database, which is made when it is not there.
 fn sealing_key(given: &settings::Vpn, chance: &Chance) -> anyhow::Result<[u8; 32]> {
     if let Some(key) = &given.key {

@@ -1,6 +1,6 @@
 //! Bounds around a request: how long its body may be, how long it may take to come, how long an answer may take.
 //!
-//! Every route of ours takes a small body, so the whole of it is read here, once, before a handler is called. What has
+//! Nearly every route of ours takes a small body, so the whole of it is read here, once, before a handler is called. What has
 //! been read completely is then worked on in a task of its own: a client that hangs up, or an answer that is late, does
 //! not stop work with money half-way.
 
@@ -8,7 +8,7 @@ use std::any::Any;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
@@ -34,6 +34,8 @@ pub struct Limits {
     pub body_timeout: Duration,
     /// How long a client waits for an answer before it gets a 503. The work goes on.
     pub request_timeout: Duration,
+    /// Routes that read a longer body themselves, once they know whose it is, within bounds of their own.
+    pub read_inside: &'static [&'static str],
 }
 
 impl Default for Limits {
@@ -44,6 +46,7 @@ impl Default for Limits {
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(30),
+            read_inside: &[],
         }
     }
 }
@@ -85,6 +88,11 @@ pub(super) async fn bounded(State(limits): State<Limits>, mut request: Request, 
     // The work keeps the connection's seat: else a client that asks and leaves, over and over, would pile up work
     // without bound, and a graceful stop would not know of it.
     let slot = request.extensions_mut().remove::<Slot>();
+    let route = request.extensions().get::<MatchedPath>();
+    if route.is_some_and(|route| limits.read_inside.contains(&route.as_str())) {
+        let _slot = slot;
+        return next.run(request).await;
+    }
     let (parts, body) = request.into_parts();
     let body = match whole(body, limits).await {
         Ok(body) => body,

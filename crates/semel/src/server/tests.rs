@@ -25,7 +25,14 @@ const SHORT: Duration = Duration::from_millis(200);
 const SOON: Duration = Duration::from_secs(10);
 
 fn patient() -> Limits {
-    Limits { body_bytes: 256 * 1024, connections: 64, header_timeout: LONG, body_timeout: LONG, request_timeout: LONG }
+    Limits {
+        body_bytes: 256 * 1024,
+        connections: 64,
+        header_timeout: LONG,
+        body_timeout: LONG,
+        request_timeout: LONG,
+        read_inside: &[],
+    }
 }
 
 struct Server {

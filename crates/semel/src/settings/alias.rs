@@ -12,8 +12,6 @@ struct Known {
 }
 
 const BUS: &str = "belongs to the Redis relay of events, which this version does not have yet; ignored";
-const CAMPAIGNS: &str = "belongs to broadcasts, which this version does not have yet; ignored";
-const NOTIFY: &str = "belongs to notices to many customers, which this version does not have yet; ignored";
 const LOCKS: &str = "is not needed: leases are rows now, without lock ids; ignored";
 const POOL_MIN: &str = "is not needed: connections open when they are needed, there is no minimum; ignored";
 const ELSEWHERE: &str =
@@ -22,11 +20,6 @@ const ELSEWHERE: &str =
 static KNOWN: &[Known] = &[
     Known { name: "REDIS_URL", says: BUS },
     Known { name: "SEMEL_REDIS_URL", says: BUS },
-    Known { name: "BROADCAST_BATCH_SIZE", says: CAMPAIGNS },
-    Known { name: "BROADCAST_BATCH_SLEEP", says: CAMPAIGNS },
-    Known { name: "MAX_BROADCAST_USERS", says: CAMPAIGNS },
-    Known { name: "NOTIFY_BATCH_SIZE", says: NOTIFY },
-    Known { name: "NOTIFY_BATCH_SLEEP", says: NOTIFY },
     Known { name: "DB_POOL_MIN", says: POOL_MIN },
     Known { name: "DB_JOB_LOCK_*", says: LOCKS },
     Known { name: "DB_IP_ALLOC_LOCK_ID", says: LOCKS },

@@ -73,10 +73,16 @@ pub struct Settings {
     pub heleket: Option<Heleket>,
     /// CrystalPay, when it is enabled.
     pub crystalpay: Option<Crystalpay>,
+    /// Telegram Stars, when they are enabled.
+    pub stars: Option<Stars>,
     /// Rules of the shop.
     pub shop: Shop,
     /// VPN access on this machine, when it is on.
     pub vpn: Option<Vpn>,
+    /// The rules of campaigns.
+    pub broadcast: Broadcast,
+    /// A lower speed of reminders than Telegram allows, if the owner wants one.
+    pub notify_speed: Option<Speed>,
     /// Where our own events are sent, for whoever keeps the own bot.
     pub webhooks_out: Option<WebhooksOut>,
     /// How long old rows keep what only takes room.
@@ -107,7 +113,7 @@ impl fmt::Debug for DatabaseUrl {
     }
 }
 
-/// The bot that writes to customers. This version only sends, so there is nothing to choose about updates.
+/// The bot that talks to customers.
 #[derive(Debug, Clone)]
 pub struct Telegram {
     /// Token of the bot; without it nothing is sent.
@@ -116,8 +122,23 @@ pub struct Telegram {
     pub api_url: Url,
     /// Telegram ids of the owners: they get the alerts.
     pub admin_ids: Vec<i64>,
+    /// How the bot hears what people tell it.
+    pub updates: Updates,
+    /// The most messages that leave in any second, 1 to 30.
+    pub rate: u32,
     /// Proxy between us and the Bot API. A checked address; secret because it may hold a password.
     pub proxy: Option<Secret>,
+}
+
+/// How the bot hears what people tell it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Updates {
+    /// Not at all: another program has the bot, and this one only sends.
+    Off,
+    /// It asks Telegram again and again. Works everywhere.
+    Polling,
+    /// Telegram posts to the public address.
+    Webhook,
 }
 
 /// Which networks a provider's webhooks may come from.
@@ -191,6 +212,13 @@ pub struct Crystalpay {
     pub networks: Networks,
 }
 
+/// Telegram Stars. The bot's token and a way to hear of updates are there when this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stars {
+    /// What one Star is worth in the currency of the shop, in millionths of its unit.
+    pub worth_millionths: Option<i64>,
+}
+
 /// Rules of the shop.
 #[derive(Debug, Clone)]
 pub struct Shop {
@@ -206,6 +234,26 @@ pub struct Shop {
     pub late_deliver: bool,
     /// Where the payment page sends the customer afterwards.
     pub return_url: Option<Url>,
+}
+
+/// The rules of campaigns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Broadcast {
+    /// A campaign to more people is refused; 0 is no limit.
+    pub max_users: u32,
+    /// A campaign to more people has to be confirmed by their number.
+    pub confirm_over: u32,
+    /// A lower speed than Telegram allows, if the owner wants one.
+    pub speed: Option<Speed>,
+}
+
+/// So many messages, then a rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Speed {
+    /// Messages of one batch.
+    pub batch: u32,
+    /// From the beginning of one batch to that of the next.
+    pub rest: Duration,
 }
 
 /// Where our own events are sent, signed as Standard Webhooks.

@@ -61,6 +61,20 @@ fn spelt(seconds: u64) -> String {
     format!("{seconds}s")
 }
 
+/// A number above nothing with at most six decimals, as millionths: `1.80` is 1,800,000. Digits are read, no binary fraction ever
+/// touches it.
+pub fn millionths(text: &str) -> Result<i64, String> {
+    let wrong = || "is not a number above 0 with at most six decimals: write one like 1.80".to_owned();
+    let (whole, decimals) = text.split_once('.').unwrap_or((text, "0"));
+    let digits =
+        |part: &str, most: usize| (1..=most).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits(whole, 9) || !digits(decimals, 6) {
+        return Err(wrong());
+    }
+    let number: i64 = format!("{whole}{decimals:0<6}").parse().map_err(|_| wrong())?;
+    if number > 0 { Ok(number) } else { Err(wrong()) }
+}
+
 /// `256KiB`, `1MiB`; a plain number means bytes. The bounds are bytes.
 pub fn size(text: &str, least: u64, most: u64) -> Result<u64, String> {
     let (number, unit) = number_and_unit(text);

@@ -111,8 +111,14 @@ pub static SECTIONS: &[(&str, &str)] = &[
     ("yookassa", "YooKassa. Any value here enables it; shop_id and secret_key are needed then, and public_url."),
     ("heleket", "Heleket. Any value here enables it; merchant_id and payment_key are needed then, and public_url."),
     ("crystalpay", "CrystalPay. Any value here enables it; login, secret and salt are needed then, and public_url."),
+    (
+        "stars",
+        "Telegram Stars, paid inside the chat with the bot. On with enabled; needs telegram.bot_token and telegram.updates.",
+    ),
     ("shop", "Rules of the shop."),
     ("vpn", "VPN access over WireGuard, on this machine. It is on when host is set."),
+    ("broadcast", "Campaigns: one message to many people."),
+    ("notify", "Reminders and other notices that many people get at about the same time."),
     ("webhooks_out", "Our own events for whoever keeps the own bot, signed as Standard Webhooks."),
     ("retention", "How long old rows keep what only takes room. Keys, money, goods and the history stay for ever."),
     ("log", "How the program logs."),
@@ -288,10 +294,23 @@ pub static SETTINGS: &[Setting] = &[
     Setting {
         key: "telegram.updates",
         env: "SEMEL_TELEGRAM_UPDATES",
-        unit: "off",
+        kind: Kind::Choice(&["off", "polling", "webhook"]),
+        unit: "off, polling or webhook",
         default: Some("off"),
-        one_line: "How updates are received; this version only sends, so only off is possible.",
-        more: "The bot that you already have keeps its updates: a second poller would cut it off.",
+        one_line: "How the bot hears its customers; off leaves that to a program of yours.",
+        more: "polling works everywhere; webhook needs an https public_url. A bot that another program already polls stays off: \
+             a second poller would cut it off.",
+        ..PLAIN
+    },
+    Setting {
+        key: "telegram.rate",
+        env: "SEMEL_TELEGRAM_RATE",
+        kind: Kind::Count(1, 30),
+        unit: "messages, 1 to 30",
+        default: Some("28"),
+        one_line: "The most messages that the bot sends in any second.",
+        more: "Telegram allows 30, and counts what other programs send with the same token: leave them their part. It goes slower \
+             by itself where Telegram says so, and never faster.",
         ..PLAIN
     },
     Setting {
@@ -486,6 +505,27 @@ pub static SETTINGS: &[Setting] = &[
         default: Some("published"),
         one_line: "Networks that CrystalPay's webhooks may come from.",
         more: NETWORKS_MORE,
+        ..PLAIN
+    },
+    Setting {
+        key: "stars.enabled",
+        env: "SEMEL_STARS_ENABLED",
+        kind: Kind::Bool,
+        unit: "true or false",
+        default: Some("false"),
+        one_line: "Whether customers may pay with Telegram Stars.",
+        more: "Telegram asks before each payment and waits ten seconds, so the bot must hear its customers: telegram.updates is polling \
+             or webhook. An order that is paid with Stars is an order in Stars (XTR), also its balance and its refunds.",
+        ..PLAIN
+    },
+    Setting {
+        key: "stars.worth",
+        env: "SEMEL_STARS_WORTH",
+        unit: "decimal number, up to six decimals",
+        one_line: "What one Star is worth in shop.currency: prices are divided by it and rounded up to whole Stars.",
+        more: "With 1.80 and RUB a price of 180.00 is 100 Stars, and 180.01 is 101. Telegram pays you less for a Star than your customer \
+             gives for it: set what you get. Without it only products priced in XTR are sold for Stars; those cost just that. \
+             Top-ups in another currency are never sold for Stars.",
         ..PLAIN
     },
     Setting {
@@ -862,6 +902,66 @@ pub static SETTINGS: &[Setting] = &[
         ..PLAIN
     },
     Setting {
+        key: "broadcast.max_users",
+        env: "SEMEL_BROADCAST_MAX_USERS",
+        aliases: &["MAX_BROADCAST_USERS"],
+        kind: Kind::Count(0, 10_000_000),
+        unit: "people",
+        default: Some("5000"),
+        one_line: "A campaign to more people is refused with the number, never sent to a part of them; 0 is no limit.",
+        ..PLAIN
+    },
+    Setting {
+        key: "broadcast.confirm_over",
+        env: "SEMEL_BROADCAST_CONFIRM_OVER",
+        kind: Kind::Count(0, 10_000_000),
+        unit: "people",
+        default: Some("1000"),
+        one_line: "A campaign to more people begins only after their number was said once more.",
+        ..PLAIN
+    },
+    Setting {
+        key: "broadcast.batch_size",
+        env: "SEMEL_BROADCAST_BATCH_SIZE",
+        aliases: &["BROADCAST_BATCH_SIZE"],
+        kind: Kind::Count(1, 10_000),
+        unit: "messages",
+        default: Some("25"),
+        one_line: "Messages of one batch; counts only together with batch_sleep.",
+        ..PLAIN
+    },
+    Setting {
+        key: "broadcast.batch_sleep",
+        env: "SEMEL_BROADCAST_BATCH_SLEEP",
+        aliases: &["BROADCAST_BATCH_SLEEP"],
+        kind: Kind::Duration(0, 3_600),
+        unit: "duration, 0s to 1h",
+        default: Some("0s"),
+        one_line: "From the beginning of one batch to that of the next, to be slower than Telegram allows; 0 is as fast as it allows.",
+        more: "It makes a campaign slower only: no setting makes it faster than Telegram allows.",
+        ..PLAIN
+    },
+    Setting {
+        key: "notify.batch_size",
+        env: "SEMEL_NOTIFY_BATCH_SIZE",
+        aliases: &["NOTIFY_BATCH_SIZE"],
+        kind: Kind::Count(1, 10_000),
+        unit: "messages",
+        default: Some("25"),
+        one_line: "Reminders of one batch; counts only together with batch_sleep.",
+        ..PLAIN
+    },
+    Setting {
+        key: "notify.batch_sleep",
+        env: "SEMEL_NOTIFY_BATCH_SLEEP",
+        aliases: &["NOTIFY_BATCH_SLEEP"],
+        kind: Kind::Duration(0, 3_600),
+        unit: "duration, 0s to 1h",
+        default: Some("0s"),
+        one_line: "From the beginning of one batch of reminders to that of the next; 0 is as fast as Telegram allows.",
+        ..PLAIN
+    },
+    Setting {
         key: "webhooks_out.url",
         env: "SEMEL_WEBHOOKS_OUT_URL",
         kind: Kind::Url,
@@ -905,7 +1005,8 @@ pub static SETTINGS: &[Setting] = &[
         default: Some("90"),
         one_line: "How many days after it was written the row of a job that is done stays; 0 keeps it for ever.",
         more: "Jobs whose row keeps something from happening twice, dead letters and calls whose fate nobody told stay for ever, \
-             and what each job did stays in the history.",
+             and what each job did stays in the history. What the bot answered, and what customers write to the owner by /support, goes \
+             after as many days. Messages about goods and money stay for ever.",
         ..PLAIN
     },
     Setting {

@@ -83,6 +83,7 @@ fn nothing_given_means_the_defaults() {
     assert!(settings.public_url.is_none() && settings.api_token.is_none());
     assert_eq!(settings.telegram.api_url.as_str(), "https://api.telegram.org/");
     assert!(settings.telegram.bot_token.is_none() && settings.telegram.admin_ids.is_empty());
+    assert_eq!(settings.telegram.rate, 28);
     assert!(settings.yookassa.is_none() && settings.heleket.is_none() && settings.crystalpay.is_none());
     assert_eq!(settings.shop.currency, Currency::RUB);
     assert_eq!(settings.shop.order_lifetime, Duration::from_secs(30 * 60));
@@ -174,6 +175,24 @@ fn the_environment_of_an_existing_bot_is_understood() {
 }
 
 #[test]
+fn campaigns_are_as_fast_as_allowed_unless_the_owner_wants_them_slower() {
+    let settings = good(from_env(&[])).settings;
+    assert_eq!(settings.broadcast, super::Broadcast { max_users: 5_000, confirm_over: 1_000, speed: None });
+    assert_eq!(settings.notify_speed, None);
+    let loaded = good(from_env(&[
+        ("MAX_BROADCAST_USERS", "0"),
+        ("BROADCAST_BATCH_SIZE", "10"),
+        ("BROADCAST_BATCH_SLEEP", "2"),
+        ("NOTIFY_BATCH_SIZE", "5"),
+        ("NOTIFY_BATCH_SLEEP", "500ms"),
+    ]));
+    let speed = |batch, ms| Some(super::Speed { batch, rest: Duration::from_millis(ms) });
+    assert_eq!((loaded.settings.broadcast.max_users, loaded.settings.broadcast.speed), (0, speed(10, 2_000)));
+    assert_eq!(loaded.settings.notify_speed, speed(5, 500));
+    assert!(loaded.notices.is_empty(), "{:?}", loaded.notices);
+}
+
+#[test]
 fn two_names_for_one_setting_must_agree() {
     let sentence = problem(from_env(&[("SEMEL_POOL_MAX", "8"), ("DB_POOL_MAX", "20")]));
     assert_eq!(sentence, "`SEMEL_POOL_MAX` and `DB_POOL_MAX` both set `pool_max`, to different values: keep one.");
@@ -186,17 +205,7 @@ fn two_names_for_one_setting_must_agree() {
 
 #[test]
 fn names_of_features_to_come_are_explained_and_ignored() {
-    let names = [
-        "REDIS_URL",
-        "BROADCAST_BATCH_SIZE",
-        "BROADCAST_BATCH_SLEEP",
-        "MAX_BROADCAST_USERS",
-        "NOTIFY_BATCH_SIZE",
-        "NOTIFY_BATCH_SLEEP",
-        "DB_POOL_MIN",
-        "DB_JOB_LOCK_BROADCAST",
-        "DB_IP_ALLOC_LOCK_ID",
-    ];
+    let names = ["REDIS_URL", "DB_POOL_MIN", "DB_JOB_LOCK_BROADCAST", "DB_IP_ALLOC_LOCK_ID"];
     for name in names {
         let notices = good(from_env(&[(name, "1")])).notices;
         assert_eq!(notices.len(), 1, "{name}");
@@ -420,7 +429,7 @@ fn a_bad_value_is_told_with_what_to_write() {
             "DUCATS",
             "is not a currency that this version knows: write a code such as RUB, USD or USDT",
         ),
-        ("SEMEL_TELEGRAM_UPDATES", "polling", "is not possible yet: this version only sends messages, so write off"),
+        ("SEMEL_TELEGRAM_UPDATES", "push", "is none of off, polling, webhook"),
         (
             "SEMEL_TRUSTED_PROXIES",
             "10.0.0.0/8, nginx",
@@ -566,6 +575,30 @@ fn a_provider_takes_webhooks_from_the_networks_that_the_owner_names() {
 }
 
 #[test]
+fn stars_need_a_bot_that_hears_its_customers() {
+    let found = problems(from_env(&[("SEMEL_STARS_ENABLED", "true")]));
+    assert_eq!(found.len(), 2, "{found:#?}");
+    assert!(found[0].contains("SEMEL_TELEGRAM_BOT_TOKEN") && found[1].contains("SEMEL_TELEGRAM_UPDATES"), "{found:#?}");
+
+    let bot = [
+        ("SEMEL_STARS_ENABLED", "true"),
+        ("SEMEL_TELEGRAM_BOT_TOKEN", "123456789:AAbb-CC_dd"),
+        ("SEMEL_TELEGRAM_UPDATES", "polling"),
+    ];
+    let with = |worth: &str| from_env(&[&bot[..], &[("SEMEL_STARS_WORTH", worth)][..]].concat());
+    let worth = |millionths| Some(super::Stars { worth_millionths: millionths });
+    assert_eq!(good(from_env(&bot)).settings.stars, worth(None));
+    assert_eq!(good(with("1.80")).settings.stars, worth(Some(1_800_000)));
+    assert_eq!(good(with("2")).settings.stars, worth(Some(2_000_000)));
+    assert_eq!(good(with("0.000001")).settings.stars, worth(Some(1)));
+    for wrong in ["0", "0.000000", "-1", "1,80", "1.2345678", ".5", "1.", "much"] {
+        assert_eq!(problems(with(wrong)).len(), 1, "{wrong}");
+    }
+    let off = good(from_env(&[("SEMEL_STARS_WORTH", "1.80")]));
+    assert_eq!((off.settings.stars, off.notices.len()), (None, 1));
+}
+
+#[test]
 fn receipts_need_their_tax_values_which_are_never_guessed() {
     let shop = [
         ("SEMEL_PUBLIC_URL", "https://pay.example.com"),
@@ -661,13 +694,36 @@ fn the_names_of_an_existing_vpn_are_understood_and_do_nothing_without_a_host() {
     assert!(off.notices[0].ends_with("does nothing: `SEMEL_VPN_HOST` is not set; ignored."), "{:?}", off.notices);
 
     let on = from_env(&[&names[..], &[("WG_HOST", "192.0.2.7")][..]].concat());
-    let vpn = good(on).settings.vpn.expect("a VPN");
+    let on = good(on);
+    let is_told = |words: &str| on.notices.iter().any(|notice| notice.contains(words));
+    assert!(
+        is_told("holds 10.9.0.1/16, which lies in 10.9.0.0/16") && !is_told("no private network"),
+        "{:?}",
+        on.notices
+    );
+    let vpn = on.settings.vpn.clone().expect("a VPN");
     assert_eq!((vpn.endpoint().as_str(), vpn.networks[0].to_string().as_str()), ("192.0.2.7:51821", "10.9.0.0/16"));
     assert_eq!(vpn.dns, ["9.9.9.9", "vpn.lan"]);
     assert_eq!(vpn.config_path, Path::new("/etc/wireguard/wg1.conf"));
     assert_eq!(vpn.lock_path, Path::new("/run/vpn/wg0.lock"));
     assert_eq!((vpn.ipv6, vpn.keepalive, vpn.mtu), (Ipv6::Off, 0, Some(1380)));
     assert_eq!(vpn.server_public_key.as_deref(), Some(names[3].1));
+}
+
+#[test]
+fn a_network_of_the_internet_is_told_and_a_private_one_is_not() {
+    for (network, is_told) in [
+        ("10.8.0.0/24", false),
+        ("172.16.0.0/16", false),
+        ("192.168.3.0/24", false),
+        ("100.64.0.0/16", false),
+        ("11.8.0.0/24", true),
+        ("172.32.0.0/24", true),
+    ] {
+        let loaded = good(from_env(&[("WG_HOST", "vpn.example.com"), ("SEMEL_VPN_NETWORK", network)]));
+        let told = loaded.notices.iter().any(|notice| notice.contains("which is no private network"));
+        assert_eq!(told, is_told, "{network}: {:?}", loaded.notices);
+    }
 }
 
 #[test]
@@ -797,6 +853,40 @@ fn every_row_of_the_table_is_whole() {
 fn the_example_file_is_the_table() {
     let file = include_str!("../../../../semel.example.toml");
     assert_eq!(file, render_example(), "semel.example.toml is out of date");
+}
+
+/// The tables of the settings page: a heading, a sentence and a row for each setting, in the order of the example file.
+fn render_page() -> String {
+    let row = |setting: &table::Setting| {
+        let file = if setting.may_come_from_file() { format!("<br>`{}_FILE`", setting.env) } else { String::new() };
+        let also: String = setting.aliases.iter().map(|alias| format!("<br>also `{alias}`")).collect();
+        let default = setting.default.map_or_else(|| "not set".to_owned(), |value| format!("`{value}`"));
+        let words = [setting.one_line, setting.more].join(" ").trim_end().replace('|', "\\|");
+        // In code a backslash would show.
+        let parts = words.split('`').enumerate();
+        let words: Vec<String> = parts
+            .map(|(n, part)| if n.is_multiple_of(2) { part.replace('<', "\\<") } else { part.to_owned() })
+            .collect();
+        let words = words.join("`");
+        let secret = if setting.secret { " **Secret.**" } else { "" };
+        let (name, env, unit) = (setting.name(), setting.env, setting.unit.replace('|', "\\|"));
+        format!("| `{name}` | `{env}`{file}{also} | {default} | {words} *Value: {unit}.*{secret} |\n")
+    };
+    let table = |section: &str| {
+        let rows: String = SETTINGS.iter().filter(|setting| setting.section() == section).map(row).collect();
+        format!("| Name | Environment | Default | Meaning |\n|---|---|---|---|\n{rows}\n")
+    };
+    let first = format!("## Above the first section\n\n{}", table(""));
+    let rest = SECTIONS.iter().map(|(name, sentence)| format!("## `[{name}]`\n\n{sentence}\n\n{}", table(name)));
+    std::iter::once(first).chain(rest).collect()
+}
+
+#[test]
+fn the_settings_page_is_the_table() {
+    let page = include_str!("../../../../docs/settings.md");
+    let begin = page.find("## Above the first section").expect("the page has its first table");
+    let end = page.find("## Names that are known and do nothing").expect("the page has its end");
+    assert_eq!(&page[begin..end], render_page(), "docs/settings.md is out of date");
 }
 
 #[test]

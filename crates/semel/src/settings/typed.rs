@@ -16,8 +16,8 @@ use url::Url;
 use super::table::{self, Kind};
 use super::values::{Given, Source, Values};
 use super::{
-    Crystalpay, DatabaseUrl, Heleket, Limits, Log, LogFormat, Networks, Receipt, Retention, Secret, Settings, Shop,
-    Telegram, WebhooksOut, Yookassa, parse,
+    Broadcast, Crystalpay, DatabaseUrl, Heleket, Limits, Log, LogFormat, Networks, Receipt, Retention, Secret,
+    Settings, Shop, Speed, Stars, Telegram, Updates, WebhooksOut, Yookassa, parse,
 };
 
 /// The settings and what is to be noticed about them, or every problem.
@@ -51,8 +51,15 @@ fn settings(reader: &mut Reader<'_>) -> Option<Settings> {
     let yookassa = yookassa(reader);
     let heleket = heleket(reader);
     let crystalpay = crystalpay(reader);
+    let stars = stars(reader);
     let shop = shop(reader);
     let vpn = vpn::vpn(reader, &database);
+    let broadcast = Broadcast {
+        max_users: reader.number("broadcast.max_users"),
+        confirm_over: reader.number("broadcast.confirm_over"),
+        speed: speed(reader, "broadcast.batch_size", "broadcast.batch_sleep"),
+    };
+    let notify_speed = speed(reader, "notify.batch_size", "notify.batch_sleep");
     let webhooks_out = webhooks_out(reader);
     let retention = Retention {
         inbox_days: reader.number("retention.inbox_days"),
@@ -76,8 +83,11 @@ fn settings(reader: &mut Reader<'_>) -> Option<Settings> {
         yookassa,
         heleket,
         crystalpay,
+        stars,
         shop: shop?,
         vpn,
+        broadcast,
+        notify_speed,
         webhooks_out,
         retention,
         log,
@@ -119,12 +129,26 @@ fn telegram(reader: &mut Reader<'_>) -> Option<Telegram> {
     let api_url = reader.service("telegram.api_url");
     let admin_ids = reader.read("telegram.admin_ids", parse::ids).unwrap_or_default();
     let proxy = reader.secret("telegram.proxy", parse::proxy);
-    reader.read("telegram.updates", |text| match text.to_ascii_lowercase().as_str() {
-        "off" => Ok(()),
-        "polling" | "webhook" => Err("is not possible yet: this version only sends messages, so write off".to_owned()),
-        _ => Err("is not a way to receive updates: write off".to_owned()),
-    });
-    Some(Telegram { bot_token, api_url: api_url?, admin_ids, proxy })
+    let updates = match reader.choice("telegram.updates").as_deref() {
+        Some("polling") => Updates::Polling,
+        Some("webhook") => Updates::Webhook,
+        _ => Updates::Off,
+    };
+    if updates != Updates::Off && !reader.values.contains_key("telegram.bot_token") {
+        reader.notice("telegram.updates", "does nothing: there is no bot without `SEMEL_TELEGRAM_BOT_TOKEN`");
+    }
+    // An address that cannot be read is a problem of its own, told elsewhere.
+    let address = reader.values.get("public_url").map(|given| given.text.to_ascii_lowercase());
+    if updates == Updates::Webhook && !address.is_some_and(|address| address.starts_with("https://")) {
+        let sentence = format!(
+            "{} must be an https address: Telegram posts updates there (telegram.updates is webhook). Write polling where \
+             there is none.",
+            both_names("public_url").trim_end_matches(',')
+        );
+        reader.problems.push(sentence);
+    }
+    let rate = reader.number("telegram.rate");
+    Some(Telegram { bot_token, api_url: api_url?, admin_ids, updates, rate, proxy })
 }
 
 fn yookassa(reader: &mut Reader<'_>) -> Option<Yookassa> {
@@ -203,6 +227,33 @@ fn crystalpay(reader: &mut Reader<'_>) -> Option<Crystalpay> {
     })
 }
 
+/// On only when it is said to be: a worth alone sells nothing.
+fn stars(reader: &mut Reader<'_>) -> Option<Stars> {
+    let worth_millionths = reader.read("stars.worth", parse::millionths);
+    if !reader.boolean("stars.enabled") {
+        reader.notice("stars.worth", "does nothing: Stars are not enabled, see `SEMEL_STARS_ENABLED`");
+        return None;
+    }
+    if !reader.values.contains_key("telegram.bot_token") {
+        let sentence = format!(
+            "{} is missing: Stars are enabled (SEMEL_STARS_ENABLED is set), and they are paid to the bot.",
+            both_names("telegram.bot_token")
+        );
+        reader.problems.push(sentence);
+    }
+    // A word that is none is a problem of its own, told elsewhere.
+    let hears = reader.values.get("telegram.updates").is_some_and(|given| !given.text.eq_ignore_ascii_case("off"));
+    if !hears {
+        let sentence = format!(
+            "{} must be polling or webhook: Stars are enabled (SEMEL_STARS_ENABLED is set), and Telegram takes none that the bot does \
+             not answer for within ten seconds.",
+            both_names("telegram.updates").trim_end_matches(',')
+        );
+        reader.problems.push(sentence);
+    }
+    Some(Stars { worth_millionths })
+}
+
 fn shop(reader: &mut Reader<'_>) -> Option<Shop> {
     let currency = reader.read("shop.currency", |text| {
         let wrong = "is not a currency that this version knows: write a code such as RUB, USD or USDT";
@@ -221,6 +272,12 @@ fn shop(reader: &mut Reader<'_>) -> Option<Shop> {
         late_deliver,
         return_url,
     })
+}
+
+/// A lower speed than Telegram allows; none without a rest between batches.
+fn speed(reader: &mut Reader<'_>, size: &str, sleep: &str) -> Option<Speed> {
+    let (batch, rest) = (reader.number(size), reader.duration(sleep));
+    (!rest.is_zero()).then_some(Speed { batch, rest })
 }
 
 fn webhooks_out(reader: &mut Reader<'_>) -> Option<WebhooksOut> {

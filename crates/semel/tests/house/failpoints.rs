@@ -120,12 +120,19 @@ impl Code {
     fn labels(&self, place: &str) -> Option<BTreeSet<String>> {
         Some(match place.split('.').next().unwrap_or_default() {
             "commit" => self.transactions(),
-            "call" => self.given("Call::new", 0).into_iter().chain(self.given("talk::send", 2)).collect(),
+            "call" => {
+                let handed_on = self.given("talk::send", 2).into_iter().chain(self.given("do_it", 2));
+                self.given("Call::new", 0).into_iter().chain(handed_on).collect()
+            }
             "job" => self.constants("KIND"),
             "lane" => self.constants("LANE"),
             "lease" => self.constants("LEASE"),
             "task" => self.given(".spawn", 0).into_iter().chain(self.constants("LANE")).collect(),
-            "webhook" => Provider::ALL.iter().map(|provider| provider.as_str().to_owned()).collect(),
+            "webhook" => Provider::ALL
+                .iter()
+                .filter(|provider| provider.has_webhook())
+                .map(|provider| provider.as_str().to_owned())
+                .collect(),
             _ => return None,
         })
     }
@@ -136,6 +143,8 @@ impl Code {
         labels.extend(self.given(".single", 0));
         // What hands its label on to a `write`.
         labels.extend(self.given("change", 1));
+        // The command line has verbs of its own under that name; a transaction is called after its feature.
+        labels.extend(self.given("act", 2).into_iter().filter(|label| label.contains('.')));
         for text in &self.0 {
             for call in calls(text, "self.run") {
                 let changes = call.args.get(1).is_some_and(|mode| matches!(*mode, "Mode::Write" | "Mode::Single"));

@@ -67,6 +67,7 @@ pub struct TestShop {
     /// The clock of the HTTP client. It runs, because pace, pauses and breakers wait for time to pass, and every
     /// [`TestShop::advance`] moves it as well.
     running: Clock,
+    paced: bool,
     dead: AtomicUsize,
     finished: bool,
 }
@@ -81,8 +82,17 @@ pub struct Program {
 }
 
 impl Program {
-    async fn start(listener: TcpListener, settings: Settings, store: Store, chance: Chance, running: Clock) -> Program {
-        let outbound = Outbound::new(running, chance.clone(), OutboundOptions::default()).expect("the HTTP client");
+    /// Where time passes only by hand nobody can wait for the pace of the HTTP client: there a program is not `paced`.
+    async fn start(
+        listener: TcpListener,
+        settings: Settings,
+        store: Store,
+        chance: Chance,
+        running: Clock,
+        paced: bool,
+    ) -> Program {
+        let options = OutboundOptions { paced, ..OutboundOptions::default() };
+        let outbound = Outbound::new(running, chance.clone(), options).expect("the HTTP client");
         let shop = parts::shop_with(&settings, store, outbound, chance).expect("a shop of the settings");
         Program::of(listener, settings, shop).await
     }
@@ -177,14 +187,15 @@ impl TestShop {
         let settings = loaded.unwrap_or_else(|error| panic!("the story's settings: {error}")).settings;
         let running = running_clock(store.clock.now());
         let chance = store.chance.clone();
-        let program = Program::start(listener, settings.clone(), store.store.clone(), chance, running.clone()).await;
-        TestShop { store, sandbox, program, settings, running, dead: AtomicUsize::new(0), finished: false }
+        let program =
+            Program::start(listener, settings.clone(), store.store.clone(), chance, running.clone(), true).await;
+        TestShop { store, sandbox, program, settings, running, paced: true, dead: AtomicUsize::new(0), finished: false }
     }
 
     /// A second copy of the program on the same database, with its own connections and its own door. PostgreSQL only.
     pub async fn second_copy(&self) -> Program {
         let (store, chance) = (self.store.second_copy(), self.store.chance.clone());
-        Program::start(loopback().await, self.settings.clone(), store, chance, self.running.clone()).await
+        Program::start(loopback().await, self.settings.clone(), store, chance, self.running.clone(), self.paced).await
     }
 
     /// Whoever competes with this program: a second copy on PostgreSQL, the same program once more on SQLite.
@@ -236,7 +247,18 @@ impl TestShop {
     /// A shop whose ids, waits and outside world come from `seed`. Call on a runtime of one thread, and do one thing after
     /// the other: then the same seed and the same deeds give the same history. Its doors are [`TestShop::inside`], and its
     /// webhooks go in through them: no socket leads to its address.
-    pub async fn by_hand(mut store: TestStore, seed: u64, changes: &[(&str, &str)]) -> TestShop {
+    pub async fn by_hand(store: TestStore, seed: u64, changes: &[(&str, &str)]) -> TestShop {
+        Self::simulated(store, seed, changes, true).await
+    }
+
+    /// The same for stories of thousands of messages: no call waits for the pace of the HTTP client, which takes real time. The
+    /// box lets 40 ms pass with each call, so they are 25 a second all the same. What is under way at one moment reaches the
+    /// box one after another: a story about silence keeps it below a second (`BROADCAST_BATCH_SIZE`).
+    pub async fn in_a_hurry(store: TestStore, seed: u64, changes: &[(&str, &str)]) -> TestShop {
+        Self::simulated(store, seed, changes, false).await
+    }
+
+    async fn simulated(mut store: TestStore, seed: u64, changes: &[(&str, &str)], paced: bool) -> TestShop {
         store.chance = Chance::seeded(seed);
         let running = Clock::manual(store.clock.now());
         let (hand, told) = (running.clone(), running.clone());
@@ -260,8 +282,9 @@ impl TestShop {
         let loaded = settings::load(Some(Path::new("/dev/null")), &environment, &[]);
         let settings = loaded.unwrap_or_else(|error| panic!("the simulation's settings: {error}")).settings;
         let chance = store.chance.clone();
-        let program = Program::start(listener, settings.clone(), store.store.clone(), chance, running.clone()).await;
-        TestShop { store, sandbox, program, settings, running, dead: AtomicUsize::new(0), finished: false }
+        let program =
+            Program::start(listener, settings.clone(), store.store.clone(), chance, running.clone(), paced).await;
+        TestShop { store, sandbox, program, settings, running, paced, dead: AtomicUsize::new(0), finished: false }
     }
 
     /// The doors of the program that runs now. After a restart there are new ones.
@@ -294,7 +317,8 @@ impl TestShop {
         }
         let (store, chance) = (self.store.store.clone(), self.store.chance.clone());
         let running = self.running.clone();
-        self.program = Program::start(loopback().await, self.settings.clone(), store, chance, running).await;
+        self.program =
+            Program::start(loopback().await, self.settings.clone(), store, chance, running, self.paced).await;
     }
 
     /// Every promise that does not hold at this moment, as far as the database alone can tell.
@@ -809,6 +833,11 @@ impl Api {
     /// The same door for the bearer of another token.
     pub fn as_bearer(&self, token: &str) -> Api {
         Api { address: self.address, token: token.to_owned() }
+    }
+
+    /// Where this copy is, as its neighbours on the same machine call it.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
     }
 
     /// `GET`.

@@ -7,12 +7,15 @@ use semel_shop::Error;
 use semel_shop::retention::Retention;
 
 use crate::app::{CUSTOMER, ROOMS, TestShop};
+use crate::bot::{STRANGER, tell};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 const BODIES: &str = "select count(*) from inbox where length(body) > 0";
 const CONFIRMS: &str = "select count(*) from jobs where kind = 'payment.confirm'";
 const SENDS: &str = "select count(*) from jobs where kind = 'message.send'";
+const ANSWERS: &str = "select count(*) from messages where kind = 'answer'";
+const UPDATES: &str = "select count(*) from jobs where kind = 'bot.update'";
 const ALERTS: &str = "select count(*) from jobs where kind = 'owner.alert'";
 
 /// The night's tick comes, and its job is run.
@@ -71,6 +74,25 @@ each_store! { ROOMS;
         shop.advance(DAY).await;
         night(&shop).await;
         assert_eq!((shop.number(BODIES).await, shop.number(CONFIRMS).await), (1, 1));
+        shop.finish().await;
+    }
+
+    async fn what_the_bot_answered_goes_and_what_was_sold_stays(t: TestStore) {
+        let shop = TestShop::start(t).await;
+        tell(&shop, STRANGER, "/start").await;
+        tell(&shop, STRANGER, "/support where is it").await;
+        let key = shop.product_with("Licence key", "990.00", &["KEY-1"]).await;
+        shop.sell(&key, "yookassa").await;
+        shop.advance(DAY * 91).await;
+        tell(&shop, STRANGER, "/help").await;
+        let words = "select count(*) from messages where dedup_key like 'alert:support:%'";
+        assert_eq!((shop.number(ANSWERS).await, shop.number(words).await, shop.number(UPDATES).await), (3, 1, 3));
+        let others = "select count(*) from messages where kind <> 'answer' and dedup_key not like 'alert:support:%'";
+        let sold = shop.number(others).await;
+
+        night(&shop).await;
+        assert_eq!((shop.number(ANSWERS).await, shop.number(words).await, shop.number(UPDATES).await), (1, 0, 1));
+        assert_eq!(shop.number(others).await, sold, "goods, money and alerts stay");
         shop.finish().await;
     }
 

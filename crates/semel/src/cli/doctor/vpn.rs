@@ -6,6 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use http::Method;
+use serde_json::Value;
 
 use semel_kernel::clock::Clock;
 use semel_shop::vpn::servers;
@@ -21,6 +22,7 @@ use crate::settings::{Apply, Settings, Vpn};
 pub(super) async fn vpn(report: &mut Report, settings: &Settings) -> anyhow::Result<()> {
     let Some(vpn) = &settings.vpn else { return Ok(()) };
     key(report, settings, vpn).await?;
+    fullness(report, settings).await?;
     if vpn.apply == Apply::None {
         return report.note("vpn.apply is none: this copy only sells, and another one must apply the server");
     }
@@ -38,6 +40,50 @@ pub(super) async fn vpn(report: &mut Report, settings: &Settings) -> anyhow::Res
         )?,
     }
     forwarding(report, vpn)
+}
+
+/// From this share of used addresses on the owner should think of another network, in percent.
+const HIGH: i64 = 80;
+const POOLS: &str =
+    "select p.network, p.size, (select count(*) from addresses a where a.pool = p.id and a.state = 'free')
+    from pools p join servers s on s.id = p.server where s.name = 'local' and p.size > 0 order by p.created_at, p.id";
+
+/// How full the networks are: who finds no address waits.
+async fn fullness(report: &mut Report, settings: &Settings) -> anyhow::Result<()> {
+    for (network, size, free) in networks(settings).await {
+        let used = size - free;
+        if free <= 0 {
+            report.note(&format!(
+                "no address of {network} is free: orders wait until one is. Add a network (docs/vpn.md, \"Add a network\")"
+            ))?;
+        } else if used.saturating_mul(100) >= size.saturating_mul(HIGH) {
+            report.note(&format!(
+                "{used} of the {size} addresses of {network} are used: add a network before orders wait"
+            ))?;
+        }
+    }
+    Ok(())
+}
+
+/// The networks with how many addresses they give out and how many of these are free; none where the database cannot be asked,
+/// which is told elsewhere.
+async fn networks(settings: &Settings) -> Vec<(String, i64, i64)> {
+    if let Some(socket) = local::socket_path(settings)
+        && local::is_running(&socket).await
+    {
+        let answer = Program::Running(socket).ask(Method::GET, "/api/v1/servers/local", None, "").await;
+        let shown = answer.and_then(|answer| answer.json()).unwrap_or_default();
+        let pools = shown["pools"].as_array().cloned().unwrap_or_default();
+        let pool =
+            |pool: &Value| Some((pool["network"].as_str()?.to_owned(), pool["size"].as_i64()?, pool["free"].as_i64()?));
+        return pools.iter().filter_map(pool).filter(|(_, size, _)| *size > 0).collect();
+    }
+    if local::missing_database(settings).is_some() {
+        return Vec::new();
+    }
+    let Ok(store) = open_store(settings, Clock::system()) else { return Vec::new() };
+    let rows = store.rows("doctor.pools", POOLS, &[]).await.unwrap_or_default();
+    rows.iter().filter_map(|row| Some((row.get(0).ok()?, row.get(1).ok()?, row.get(2).ok()?))).collect()
 }
 
 fn file(report: &mut Report, vpn: &Vpn) -> anyhow::Result<Option<Conf>> {
@@ -147,7 +193,7 @@ async fn key(report: &mut Report, settings: &Settings, vpn: &Vpn) -> anyhow::Res
         (_, Some(ours), Sealed::With(of)) if ours != of => {
             return report.bad(&format!(
                 "the keys of VPN customers in this database were sealed with the key {of}, and this one is {ours}: put the \
-                 right one back"
+                 right one back; when it is lost for good, see what `semel wg new-key --reason REASON` would do"
             ));
         }
         (Some(path), None, Sealed::With(of)) => return report.bad(&lost(path, &of)),

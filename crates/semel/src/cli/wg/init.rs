@@ -13,7 +13,10 @@ use semel_wireguard::PrivateKey;
 
 use crate::cli::init::write_private;
 use crate::cli::out;
-use crate::settings::{Settings, Vpn};
+use crate::settings::{Apply, Settings, Vpn};
+
+/// Where `wg-quick` looks for an interface by its name.
+const WG_QUICK: &str = "/etc/wireguard";
 
 /// What the settings do not say.
 #[derive(Args)]
@@ -61,11 +64,31 @@ pub fn init(settings: &Settings, args: &InitArgs) -> anyhow::Result<ExitCode> {
         None => String::new(),
     };
     out::lines(&format!(
-        "{} is written, with a key of its own (public: {}).\nNext:{given}\n  systemctl enable --now wg-quick@{interface}   \
-         # or: wg-quick up {interface}\n  open UDP port {port} in the firewall\n  semel doctor",
+        "{} is written, with a key of its own (public: {}).\nNext:{given}\n{}\n  open UDP port {port} in the firewall\n  \
+         semel doctor",
         path.display(),
-        key.public()
+        key.public(),
+        next(vpn, path, interface)
     ))
+}
+
+/// How the interface comes up. `wg-quick` looks for names in its own folder only, and where the file is all that we keep, its
+/// owner brings the interface to it.
+fn next(vpn: &Vpn, path: &Path, interface: &str) -> String {
+    let whole = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let file = whole.display();
+    match vpn.apply {
+        Apply::Interface if whole.parent() == Some(Path::new(WG_QUICK)) => {
+            format!("  systemctl enable --now wg-quick@{interface}   # or: wg-quick up {interface}")
+        }
+        Apply::Interface => {
+            format!("  wg-quick up {file}   # systemctl enable --now wg-quick@{interface} needs the file in {WG_QUICK}")
+        }
+        Apply::File | Apply::None => format!(
+            "  wg-quick up {file}   # here, or on the machine that you copy it to: vpn.apply says that this program touches no \
+             interface,\n                       # so bring each change of the file to it yourself"
+        ),
+    }
 }
 
 fn private_folder(folder: &Path) -> std::io::Result<()> {
@@ -190,5 +213,17 @@ mod tests {
         }
         assert!(text.contains(key.to_base64().as_str()));
         assert_eq!(text.matches("PostUp = iptables").count(), text.matches("PostDown = iptables").count());
+
+        // The next step fits to where the file lies and to who touches the interface.
+        let there = next(&vpn, Path::new("/etc/wireguard/not-there.conf"), "not-there");
+        assert!(there.contains("systemctl enable --now wg-quick@not-there"), "{there}");
+        let elsewhere = next(&vpn, Path::new("wg/not-there.conf"), "not-there");
+        assert!(
+            elsewhere.contains("wg-quick up wg/not-there.conf") && elsewhere.contains("needs the file"),
+            "{elsewhere}"
+        );
+        let by_file = Vpn { apply: Apply::File, ..vpn };
+        let alone = next(&by_file, Path::new("wg/not-there.conf"), "not-there");
+        assert!(!alone.contains("systemctl") && alone.contains("touches no interface"), "{alone}");
     }
 }

@@ -1,6 +1,6 @@
 //! The section `vpn`: each value by itself, and then what follows from several of them.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -29,7 +29,9 @@ pub(super) fn vpn(reader: &mut Reader<'_>, database: &DatabaseUrl) -> Option<Vpn
     let host = reader.read("vpn.host", host);
     let interface = reader.read("vpn.interface", interface);
     let networks = reader.read("vpn.network", |text| pools_of(text, 4, 16, 30)).unwrap_or_default();
+    let networks = whole(reader, "vpn.network", &networks);
     let networks6 = reader.read("vpn.network6", |text| pools_of(text, 6, 48, 126)).unwrap_or_default();
+    let networks6 = whole(reader, "vpn.network6", &networks6);
     let excluded = reader.read("vpn.excluded", parse::networks).unwrap_or_default();
     let dns = reader.read("vpn.dns", dns).unwrap_or_default();
     let server_public_key = reader.read("vpn.server_public_key", public_key);
@@ -81,6 +83,38 @@ pub(super) fn vpn(reader: &mut Reader<'_>, database: &DatabaseUrl) -> Option<Vpn
         support,
         name_prefix: name_prefix?,
     })
+}
+
+/// The networks from their first address on. What an owner may not have meant is told: a network that is written with one of its
+/// hosts, and one whose addresses belong to others on the internet, whom customers would then not reach.
+fn whole(reader: &mut Reader<'_>, key: &str, given: &[IpNet]) -> Vec<IpNet> {
+    for network in given {
+        let all = network.trunc();
+        if *network != all {
+            let sentence =
+                format!("{} holds {network}, which lies in {all}: that whole network is meant.", both_names(key));
+            reader.notices.push(sentence);
+        }
+        if is_public(&all) {
+            let sentence = format!(
+                "{} holds {all}, which is no private network: customers do not reach whom its addresses belong to on the \
+                 internet. Take one such as 10.8.0.0/24, unless these addresses are yours.",
+                both_names(key)
+            );
+            reader.notices.push(sentence);
+        }
+    }
+    given.iter().map(IpNet::trunc).collect()
+}
+
+/// Whether a network of IPv4 has addresses of the internet. Of IPv6 a part of the provider's own network is the usual choice.
+fn is_public(network: &IpNet) -> bool {
+    let IpNet::V4(network) = network else { return false };
+    let is_private = |ip: Ipv4Addr| {
+        let [first, second, ..] = ip.octets();
+        ip.is_private() || (first == 100 && (64..128).contains(&second))
+    };
+    !(is_private(network.network()) && is_private(network.broadcast()))
 }
 
 /// What becomes of IPv6, and what goes through the tunnel because of it.
@@ -244,7 +278,7 @@ fn pools_of(text: &str, family: u8, widest: u8, narrowest: u8) -> Result<Vec<IpN
         .map(|word| {
             let wrong =
                 || format!("holds `{word:.60}`, which is no IPv{family} network from /{widest} to /{narrowest}");
-            let network = word.parse::<IpNet>().map_err(|_| wrong())?.trunc();
+            let network = word.parse::<IpNet>().map_err(|_| wrong())?;
             let of_family = matches!((&network, family), (IpNet::V4(_), 4) | (IpNet::V6(_), 6));
             let fits = of_family && (widest..=narrowest).contains(&network.prefix_len());
             if fits { Ok(network) } else { Err(wrong()) }

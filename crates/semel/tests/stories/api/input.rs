@@ -112,7 +112,12 @@ async fn an_order_that_makes_no_sense_is_told_where() {
         (product("licence-key"), 422, "invalid", "items[0].product"),
         (product("ord_1"), 422, "invalid", "items[0].product"),
         (product("prd_nowhere"), 404, "not-found", "product prd_nowhere"),
-        (provider("paypal"), 422, "invalid", "provider: paypal is not one of yookassa, heleket, crystalpay, balance"),
+        (
+            provider("paypal"),
+            422,
+            "invalid",
+            "provider: paypal is not one of yookassa, heleket, crystalpay, stars, balance",
+        ),
         (provider("YooKassa"), 422, "invalid", "provider"),
         (provider("heleket"), 422, "invalid", "provider: heleket is not configured"),
         (customer("telegram_id", json!(0)), 422, "invalid", "customer.telegram_id"),

@@ -73,6 +73,14 @@ async fn every_command(world: &World, order: &Order, batch: &str) {
     let complaint = world.cli(&["order", "show", "ord_0"]).await.bad();
     assert!(complaint.contains("there is no order ord_0"), "{complaint}");
 
+    let refund = ["order", "refund", order.id.as_str(), "--to", "provider"];
+    for arguments in [&refund[..3], &refund[..]] {
+        let complaint = world.cli(arguments).await.bad();
+        assert!(complaint.contains("no terminal to ask on: add --yes"), "{complaint}");
+    }
+    let untouched = world.cli(&["order", "show", &order.id]).await.good();
+    assert!(untouched.contains("status    delivered"), "{untouched}");
+
     let product = world.cli(&["product", "create", &format!("Keys {batch}"), "10.00"]).await.good();
     let product = product.trim();
     let lines: Vec<String> = (0..2_500).map(|n| format!("{batch}-{n:04}")).collect();
@@ -83,6 +91,25 @@ async fn every_command(world: &World, order: &Order, batch: &str) {
     assert!(first.starts_with("2500 added; 0 left out"), "{first}");
     let again = world.cli(&["stock", "import", product, &file]).await.good();
     assert!(again.starts_with("0 added; 2500 left out"), "{again}");
+    assert!(
+        first.contains("2500 lines: the first is ") && !first.contains(&lines[0]),
+        "goods are not shown whole: {first}"
+    );
+    let other = world.path("other-shop");
+    fs::create_dir_all(&other).expect("a folder");
+    let settings = other.join("semel.toml");
+    fs::write(&settings, "api_token = \"semel_secret\"\n").expect("a file that is no stock");
+    let complaint = world.cli(&["stock", "import", product, &settings.to_string_lossy()]).await.bad();
+    assert!(complaint.contains("holds settings") && complaint.contains("nothing was added"), "{complaint}");
+
+    let dearer = world.cli(&["product", "price", product, "12.50"]).await.good();
+    assert!(dearer.contains("costs 12.50 RUB now, 10.00 RUB before"), "{dearer}");
+    let complaint = world.cli(&["product", "price", product, "cheap"]).await.bad();
+    assert!(!complaint.trim().is_empty(), "{complaint}");
+    let hidden = world.cli(&["product", "hide", product]).await.good();
+    assert!(hidden.contains("is hidden: nobody can order it"), "{hidden}");
+    let offered = world.cli(&["product", "show", product]).await.good();
+    assert!(offered.contains("is offered"), "{offered}");
     let products = world.cli(&["product", "list"]).await.good();
     let stocked = products.lines().any(|line| line.contains(product) && line.contains("2500"));
     assert!(stocked, "{products}");

@@ -349,7 +349,7 @@ async fn on_a_small_disk(world: &World) -> Program {
 }
 
 /// What gives a process mounts of its own here: being root, or being allowed to seem so.
-fn namespace() -> &'static [&'static str] {
+pub(super) fn namespace() -> &'static [&'static str] {
     const AS_ROOT: &[&str] = &["--mount"];
     const AS_IF_ROOT: &[&str] = &["--mount", "--map-root-user"];
     for way in [AS_ROOT, AS_IF_ROOT] {
@@ -367,7 +367,7 @@ fn namespace() -> &'static [&'static str] {
 }
 
 /// Writes a file until not one page more fits on its disk.
-fn fill(path: &Path) {
+pub(super) fn fill(path: &Path) {
     let mut file = File::create(path).expect("the ballast is made");
     for size in [64 * 1024, 4096] {
         let piece = vec![0_u8; size];

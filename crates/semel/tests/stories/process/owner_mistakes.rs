@@ -146,7 +146,12 @@ async fn init_writes_nothing_that_the_program_would_refuse() {
 
     run(shop.path(), &INIT).await.good();
     let written = fs::read_to_string(shop.path().join("semel.toml")).expect("the file is text");
-    assert!(!written.contains("[telegram]") && !written.contains("public_url"), "empty values stay out:\n{written}");
+    assert!(!written.contains("[telegram]") && !written.contains("\npublic_url"), "empty values stay out:\n{written}");
+    let (place, section) = (written.find("\n# public_url = "), written.find("[yookassa]"));
+    assert!(
+        place.is_some() && place < section,
+        "where it belongs, above the first section, stands a line for it:\n{written}"
+    );
     run(shop.path(), &["config", "print"]).await.good();
 }
 

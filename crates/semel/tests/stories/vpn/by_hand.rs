@@ -6,7 +6,7 @@ use serde_json::json;
 
 use semel_kernel::each_store;
 
-use super::{VpnShop, client_key, days, person};
+use super::{VpnShop, client_key, days, document, person};
 use crate::app::{CUSTOMER, ROOMS, minutes, refusal, text};
 
 each_store! { ROOMS;
@@ -35,6 +35,29 @@ each_store! { ROOMS;
             ["subscription.grant", "subscription.extend", "subscription.revoke", "subscription.revoke"],
             "what was refused is none of the owner's deeds"
         );
+        shop.finish().await;
+    }
+
+    /// Phones name a tunnel after its file: a second one of the same name would take the first one's place.
+    async fn no_two_files_of_a_customer_have_one_name(t: TestStore) {
+        let shop = VpnShop::start(t).await;
+        shop.grant(CUSTOMER, 10, 2).await;
+        shop.grant(CUSTOMER, 10, 1).await;
+        shop.grant(7, 10, 1).await;
+        let names = |customer: i64| -> Vec<String> {
+            shop.sandbox.chat(customer).iter().filter_map(document).map(|(name, _)| name).collect()
+        };
+        assert_eq!(names(CUSTOMER), ["vpn-16-1.conf", "vpn-16-2.conf", "vpn-16-3.conf"]);
+        assert_eq!(names(7), ["vpn-7-1.conf"], "each customer counts from one");
+        // A name is for life, and a new key has a name of its own.
+        shop.by_owner(CUSTOMER, "freeze", json!({})).await;
+        shop.by_owner(CUSTOMER, "unfreeze", json!({})).await;
+        let named = async || shop.config(CUSTOMER, "").await.header("content-disposition").to_owned();
+        assert_eq!(named().await, "attachment; filename=\"vpn-16-1.conf\"");
+        let peer = text(&shop.device(CUSTOMER, 1).await["id"]);
+        assert_eq!(shop.post(&format!("/api/v1/peers/{peer}/rotate"), json!({})).await.0, 200);
+        shop.run_jobs().await;
+        assert_eq!(named().await, "attachment; filename=\"vpn-16-4.conf\"");
         shop.finish().await;
     }
 

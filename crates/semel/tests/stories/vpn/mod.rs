@@ -5,6 +5,7 @@
 
 mod addresses;
 mod by_hand;
+mod churn;
 mod download;
 mod ending;
 mod own_key;
@@ -16,6 +17,7 @@ mod trial;
 mod trouble;
 mod walk;
 mod wg;
+mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

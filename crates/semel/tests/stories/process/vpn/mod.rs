@@ -2,9 +2,13 @@
 
 mod command_line;
 mod fake;
+mod full_disk;
 mod kill;
+mod lost_key;
+mod moving_house;
 mod net;
 mod tunnel;
+mod two_hands;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
