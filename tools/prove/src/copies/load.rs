@@ -34,7 +34,7 @@ const AT_ONCE: usize = 400;
 const ANSWER: Duration = Duration::from_secs(10);
 /// How long a customer waits for an order before giving up what was planned with it. A payment whose webhook is lost is
 /// found by asking, first after 15 s.
-const WAITING: Duration = Duration::from_secs(45);
+pub const WAITING: Duration = Duration::from_secs(45);
 /// How long a caller repeats a request.
 const INSIST: Duration = Duration::from_secs(150);
 
@@ -61,6 +61,8 @@ pub struct Counts {
     pub not_acknowledged: AtomicU64,
     /// Requests of the API that were sent again.
     pub repeated: AtomicU64,
+    /// The highest number of an update that people caused.
+    pub last_update: AtomicU64,
 }
 
 fn one_more(count: &AtomicU64) {
@@ -92,24 +94,32 @@ pub struct Shelf {
     pub key: String,
     /// Puts money on the balance.
     pub topup: String,
+    /// Gives access to the VPN.
+    pub access: String,
 }
 
 /// An order as a caller holds it.
 #[derive(Clone, Debug)]
-struct Order {
+pub struct Order {
     id: String,
     provider: Option<Provider>,
     provider_id: String,
 }
 
 impl Order {
-    fn read(shown: &Value) -> Order {
+    /// Reads an order as the API shows it.
+    pub fn read(shown: &Value) -> Order {
         let payment = &shown["payment"];
         Order {
             id: text(&shown["id"]),
             provider: text(&payment["provider"]).parse().ok(),
             provider_id: text(&payment["provider_id"]),
         }
+    }
+
+    /// Whether its provider knows it.
+    pub fn is_open_there(&self) -> bool {
+        self.provider.is_some() && !self.provider_id.is_empty()
     }
 
     fn path(&self, what: &str) -> String {
@@ -131,6 +141,8 @@ enum Manner {
     RefundedToProvider,
     RefundedAndBoughtAgain,
     ToppedUp,
+    Access,
+    AccessRefunded,
 }
 
 impl Manner {
@@ -146,6 +158,8 @@ impl Manner {
             22..28 => Manner::RefundedToProvider,
             28..36 => Manner::RefundedAndBoughtAgain,
             36..41 => Manner::ToppedUp,
+            41..45 => Manner::Access,
+            45..47 => Manner::AccessRefunded,
             _ => Manner::Plain,
         }
     }
@@ -153,7 +167,11 @@ impl Manner {
 
 /// Talking to the front door.
 impl Load {
-    async fn send(
+    /// Sends one request and waits for its answer, not for ever.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub async fn send(
         &self,
         method: Method,
         path: &str,
@@ -209,19 +227,21 @@ impl Load {
     }
 
     /// The same, where only this status is right.
-    async fn wants(&self, path: &str, body: &Value, key: &str, wanted: u16) -> Option<Value> {
+    pub async fn wants(&self, path: &str, body: &Value, key: &str, wanted: u16) -> Option<Value> {
         let (status, answer) = self.insist(path, body, key).await?;
         (status == wanted).then_some(answer)
     }
 
-    /// Puts the two products on sale.
+    /// Puts the products on sale.
     pub async fn shelf(&self) -> Option<Shelf> {
         let price = json!({ "amount": "99.00", "currency": "RUB" });
         let key = json!({ "title": "Licence key", "kind": "stock", "price": price });
         let topup = json!({ "title": "Balance", "kind": "topup", "price": { "amount": "200.00", "currency": "RUB" } });
+        let access = json!({ "title": "VPN", "kind": "vpn", "price": price, "duration_days": 30, "devices": 1 });
         let key = self.wants("/api/v1/products", &key, "product-key", 201).await?;
         let topup = self.wants("/api/v1/products", &topup, "product-topup", 201).await?;
-        Some(Shelf { key: text(&key["id"]), topup: text(&topup["id"]) })
+        let access = self.wants("/api/v1/products", &access, "product-access", 201).await?;
+        Some(Shelf { key: text(&key["id"]), topup: text(&topup["id"]), access: text(&access["id"]) })
     }
 }
 
@@ -257,7 +277,8 @@ impl Load {
         }
     }
 
-    fn ended(&self, ended: Result<(), tokio::task::JoinError>) {
+    /// Notes the end of a task that had no reason to fail.
+    pub fn ended(&self, ended: Result<(), tokio::task::JoinError>) {
         if let Err(error) = ended {
             self.diary.trouble(About::Program, format!("a sale of the campaign failed: {error}"));
         }
@@ -272,12 +293,16 @@ impl Load {
             provider = Provider::Yookassa;
         }
         let customer = 1_000_000 + i64::try_from(number).unwrap_or_default();
-        let product = if manner == Manner::ToppedUp { &shelf.topup } else { &shelf.key };
+        let product = match manner {
+            Manner::ToppedUp => &shelf.topup,
+            Manner::Access | Manner::AccessRefunded => &shelf.access,
+            _ => &shelf.key,
+        };
         let key = format!("sale-{number}");
         let Some(order) = self.order(&mut chance, customer, product, provider.as_str(), &key).await else { return };
         sleep(Duration::from_millis(chance.u64(0..2500))).await;
         match manner {
-            Manner::Plain => self.pays(&order),
+            Manner::Plain | Manner::Access => self.pays(&order),
             Manner::Unpaid => {}
             Manner::Cancelled | Manner::PaidAfterCancel => {
                 let reason = json!({ "reason": "ordered by mistake" });
@@ -301,6 +326,10 @@ impl Load {
             Manner::RefundedToProvider => {
                 self.pays(&order);
                 self.refund(&order, &key, "provider", &mut chance).await;
+            }
+            Manner::AccessRefunded => {
+                self.pays(&order);
+                self.refund(&order, &key, "balance", &mut chance).await;
             }
             Manner::RefundedAndBoughtAgain => {
                 self.pays(&order);
@@ -356,7 +385,7 @@ impl Load {
     }
 
     /// The customer pays what is asked. A payment that its provider ended takes none any more.
-    fn pays(&self, order: &Order) {
+    pub fn pays(&self, order: &Order) {
         let Some(provider) = order.provider else { return };
         if self.sandbox.pay(provider, &order.provider_id).is_ok() {
             one_more(&self.counts.paid);

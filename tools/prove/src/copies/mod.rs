@@ -1,8 +1,9 @@
 //! Several copies of the program on one PostgreSQL, under load, and a nemesis that breaks everything between them.
 //!
 //! A round has a PostgreSQL of its own, a sandbox of the outside world, three real copies, a proxy on each of their ways,
-//! and one before them all. While sales of every manner go on ([`load`]), the nemesis draws its steps from the seed
-//! ([`nemesis`]), and each is undone before the next. Then everything is healed, and within two minutes all must be at
+//! and one before them all. While sales of every manner go on ([`load`]), access to a VPN among them, whose one `wg0.conf` all
+//! copies write, while people buy by the bot's buttons and news go to everybody ([`talk`]), the nemesis draws its steps from the
+//! seed ([`nemesis`]), and each is undone before the next. Then everything is healed, and within two minutes all must be at
 //! rest: every promise holds before the witness of the sandbox, nothing is lost, nothing is there twice. A long campaign is
 //! many rounds, each with the next seed and a fresh database, so that a failure can be seen again in minutes.
 //!
@@ -12,6 +13,7 @@
 mod load;
 mod nemesis;
 mod proxy;
+mod talk;
 mod verdict;
 mod watch;
 
@@ -42,6 +44,8 @@ use crate::program::{Door, TOKEN, World};
 const POOLS: [usize; 3] = [6, 6, 2];
 /// The longest round.
 const ROUND: Duration = Duration::from_secs(300);
+/// More people than this may not get news without a second word of the owner.
+const MOST_READERS: u64 = 900;
 /// The shortest time of trouble.
 const SHORTEST: u64 = 40;
 /// How long a round may take beyond its trouble: start, the end of all sales, rest, stop.
@@ -109,7 +113,7 @@ async fn play(semel: PathBuf, seed: u64, time: Duration, diary: Arc<Diary>) -> R
     // A killed server shall lose nothing that it called committed: the cluster's own settings do not promise that.
     server.run("postgres", "alter database shop set synchronous_commit = on").await;
 
-    let mut stage = set(semel, seed, &server, &diary).await?;
+    let (mut stage, conf) = set(semel, seed, &server, &diary).await?;
     for at in 0..stage.copies.len() {
         if stage.start(at).await.is_none() {
             bail!("the copies do not start");
@@ -126,8 +130,12 @@ async fn play(semel: PathBuf, seed: u64, time: Duration, diary: Arc<Diary>) -> R
         closed: AtomicBool::new(false),
     });
     let shelf = load.shelf().await.context("the products cannot be put on sale")?;
+    let readers = (time.as_secs() * 3).clamp(100, MOST_READERS);
+    server.run("shop", &talk::readers(readers)).await;
+    load.news().await.context("the news cannot be begun")?;
     let watch_counts: Arc<watch::Counts> = Arc::default();
     let mut watching = watchers(&stage, &server, &diary, &watch_counts);
+    watching.spawn(watch::file(conf.clone(), Arc::clone(&diary), Arc::clone(&watch_counts)));
     let (mut selling, mut notifying) = begin(&load, &shelf);
 
     sleep(Duration::from_secs(2)).await;
@@ -146,6 +154,9 @@ async fn play(semel: PathBuf, seed: u64, time: Duration, diary: Arc<Diary>) -> R
     let mut ending = witness.rest().await?;
     witness.goods().await?;
     witness.unknowns(&mut ending).await?;
+    witness.talk(load.counts.last_update.load(Ordering::SeqCst), &mut ending).await?;
+    witness.news(&mut ending).await?;
+    witness.file(&conf, &mut ending).await?;
     watching.shutdown().await;
 
     stage.stop().await?;
@@ -166,8 +177,8 @@ async fn play(semel: PathBuf, seed: u64, time: Duration, diary: Arc<Diary>) -> R
     Ok(numbers)
 }
 
-/// Builds the world and the copies; nothing runs yet but the proxies and the sandbox.
-async fn set(semel: PathBuf, seed: u64, server: &Arc<PgServer>, diary: &Arc<Diary>) -> Result<Stage> {
+/// Builds the world and the copies; nothing runs yet but the proxies and the sandbox. Answers the VPN server's file, too.
+async fn set(semel: PathBuf, seed: u64, server: &Arc<PgServer>, diary: &Arc<Diary>) -> Result<(Stage, PathBuf)> {
     let mut addresses = Vec::new();
     for _ in POOLS {
         addresses.push(free_address()?);
@@ -186,8 +197,15 @@ async fn set(semel: PathBuf, seed: u64, server: &Arc<PgServer>, diary: &Arc<Diar
         ("SEMEL_SHOP_ORDER_LIFETIME", lifetime.as_str()),
         ("SEMEL_STOP_BUDGET", "8s"),
         ("SEMEL_HELEKET_PAYOUT_KEY", HELEKET_PAYOUT_KEY),
+        ("SEMEL_TELEGRAM_UPDATES", "polling"),
+        ("SEMEL_VPN_GRACE_HOURS", "0"),
+        // Five a second: the news are on their way while most of the trouble comes.
+        ("BROADCAST_BATCH_SIZE", "5"),
+        ("BROADCAST_BATCH_SLEEP", "1s"),
     ];
-    let world = Arc::new(World::at(server.url("shop"), &of_all).await);
+    let mut world = World::at(server.url("shop"), &of_all).await;
+    let conf = world.sells_vpn();
+    let world = Arc::new(world);
     world.sandbox.set_yookassa_hook_url(format!("{public}/webhook/yookassa"));
     world.sandbox.set_hook_knobs(HookKnobs { drop_percent: 10, ..HookKnobs::default() });
 
@@ -211,7 +229,7 @@ async fn set(semel: PathBuf, seed: u64, server: &Arc<PgServer>, diary: &Arc<Diar
         copy.clock = clock;
         copies.push(copy);
     }
-    Ok(Stage {
+    let stage = Stage {
         world,
         semel,
         server: Arc::clone(server),
@@ -222,7 +240,8 @@ async fn set(semel: PathBuf, seed: u64, server: &Arc<PgServer>, diary: &Arc<Diar
         kills_measured: 0,
         unknowns_told: AtomicU64::new(0),
         clocks_left_out: 0,
-    })
+    };
+    Ok((stage, conf))
 }
 
 /// A copy's proxies: to the database, to the providers, to Telegram.
@@ -304,10 +323,11 @@ fn watchers(stage: &Stage, server: &Arc<PgServer>, diary: &Arc<Diary>, counts: &
     watching
 }
 
-/// Opens the shop: the sales with their stock, and the providers with their webhooks.
+/// Opens the shop: the sales with their stock, the people who talk to the bot, and the providers with their webhooks.
 fn begin(load: &Arc<Load>, shelf: &Shelf) -> (JoinSet<()>, JoinSet<()>) {
     let (mut selling, mut notifying) = (JoinSet::new(), JoinSet::new());
     selling.spawn(Arc::clone(load).sell(shelf.clone()));
+    selling.spawn(Arc::clone(load).talk(shelf.clone()));
     selling.spawn(Arc::clone(load).stock(shelf.clone()));
     notifying.spawn(Arc::clone(load).notify());
     (selling, notifying)
@@ -348,6 +368,11 @@ fn figures(rounds: &[Round], each: Duration) -> Vec<Figure> {
         *states.entry(state.as_str()).or_default() += count;
     }
     let states: Vec<String> = states.iter().map(|(state, count)| format!("{state} {count}")).collect();
+    let mut news: BTreeMap<&str, u64> = BTreeMap::new();
+    for (state, count) in played.iter().flat_map(|one| &one.ending.news) {
+        *news.entry(state.as_str()).or_default() += count;
+    }
+    let news: Vec<String> = news.iter().map(|(state, count)| format!("{state} {count}")).collect();
     let begun: u64 = played.iter().map(|one| read(&one.load.begun)).sum();
     let acknowledged: u64 = played.iter().map(|one| read(&one.load.acknowledged)).sum();
     let refused: u64 = played.iter().map(|one| read(&one.load.not_acknowledged)).sum();
@@ -386,6 +411,19 @@ fn figures(rounds: &[Round], each: Duration) -> Vec<Figure> {
             format!("{paid} payments, {refunds} refunds, {repeated} requests sent again"),
         ),
         Figure::told("Copies: webhooks", format!("{acknowledged} acknowledged, {refused} attempts were not")),
+        Figure::told(
+            "Copies: updates of the bot, each taken once",
+            format!("{} by {} people", sum(|one| one.ending.updates), sum(|one| one.ending.talkers)),
+        ),
+        Figure::told("Copies: news to everybody", news.join(", ")),
+        Figure::told(
+            "Copies: wg0.conf, whole at every look",
+            format!(
+                "{} looks; {} peers at the end",
+                played.iter().map(|one| read(&one.watch.looks_at_file)).sum::<u64>(),
+                sum(|one| one.ending.peers)
+            ),
+        ),
         none_of("Copies: lost", About::Lost),
         none_of("Copies: doubled", About::Doubled),
         Figure::all_of(

@@ -1,6 +1,7 @@
 //! The end of a round: the wait for rest, and what the sandbox, the database and the diary say about it together.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,13 +9,15 @@ use anyhow::{Context, Result, bail};
 use tokio::time::sleep;
 
 use semel_kernel::clock::{Clock, Stopwatch};
-use semel_kernel::store::{Store, StoreUrl};
+use semel_kernel::store::{Store, StoreUrl, Value as Cell};
 use semel_kernel::testing::{self, PgServer};
 use semel_sandbox::{GtTg, Provider, Sandbox, Truth};
 use semel_shop::audit::{self, HookRow, Parameters, PayRow, TgRow, TruthRows, Verdict};
 
 use super::nemesis::LEASE;
+use super::talk::{NEWS, TALKERS};
 use super::watch::{About, Diary, look_in};
+use crate::syscalls::conf;
 
 /// How long after the end of trouble everything may take to be at rest.
 const REST: Duration = Duration::from_secs(120);
@@ -30,7 +33,19 @@ const ORDERS: &str = "select state, count(*) from orders group by state order by
 const DELIVERED: &str = "select c.telegram_id, count(*) from deliveries d join items i on i.id = d.item
     join orders o on o.id = i.order_id join customers c on c.id = o.customer
     where d.state = 'delivered' and d.unit is not null group by c.telegram_id";
-const UNCERTAIN: &str = "select id from messages where uncertain > 0";
+const UNCERTAIN: &str = "select id from messages where uncertain > 0
+    union all select campaign || ':' || chat_id from recipients where uncertain > 0 or state = 'unknown'";
+/// Of each person who talked to the bot, how many orders came of that.
+const BY_BUTTONS: &str = "select c.telegram_id, count(o.id) from customers c left join orders o on o.customer = c.id
+    where c.telegram_id >= $1 group by c.telegram_id";
+const UPDATES: &str = "select count(*) from updates where update_id between 1 and $1 and state = 'done'";
+const CAMPAIGN: &str = "select id, state, snapshot_count from campaigns";
+const RECIPIENTS: &str = "select state, count(*) from recipients group by state";
+const WANTED_PEERS: &str = "select distinct pubkey from audit_peer where state in ('pending', 'active')";
+/// How long the VPN server's file may take to follow the database once all is at rest.
+const FILE_FOLLOWS: Duration = Duration::from_secs(30);
+/// The owner gets the news as a test before all others.
+const OWNER: i64 = 1;
 const LOCKS: &str = "select count(*) from pg_locks where locktype = 'advisory'";
 
 /// What a round came to.
@@ -50,6 +65,14 @@ pub struct Ending {
     pub unknowns_recorded: u64,
     /// Messages that Telegram took more than once.
     pub messages_repeated: u64,
+    /// Updates of the bot.
+    pub updates: u64,
+    /// People who caused them.
+    pub talkers: u64,
+    /// Recipients of the news by state.
+    pub news: BTreeMap<String, u64>,
+    /// Customers' peers in the VPN server's file.
+    pub peers: u64,
 }
 
 /// Who knows what happened.
@@ -79,13 +102,18 @@ impl Witness<'_> {
         let watch = Stopwatch::start();
         let verdicts = loop {
             let late = watch.elapsed() > REST;
+            let unheard = self.sandbox.waiting_updates() > 0;
             let left = number(&store, RUNNING).await?;
-            if left == 0 || late {
+            if (left == 0 && !unheard) || late {
                 let verdicts = self.verdicts(&store).await?;
                 if late || verdicts.iter().all(Verdict::holds) {
                     if left > 0 {
                         self.diary
                             .trouble(About::Rest, format!("{left} jobs run or are due after {} s", REST.as_secs()));
+                    }
+                    if unheard {
+                        let text = format!("the bot has not taken all updates after {} s", REST.as_secs());
+                        self.diary.trouble(About::Rest, text);
                     }
                     break verdicts;
                 }
@@ -182,6 +210,88 @@ impl Witness<'_> {
         ending.unknowns_recorded = injected.iter().filter(|id| recorded.contains(id.as_str())).count() as u64;
         ending.messages_repeated = taken.values().filter(|times| **times > 1).count() as u64;
         Ok(())
+    }
+
+    /// Every update up to the one of this number was taken, and however often people tapped, each has one order at most.
+    pub async fn talk(&self, last: u64, ending: &mut Ending) -> Result<()> {
+        let store = self.store()?;
+        let last = i64::try_from(last)?;
+        let done = store.rows("prove.updates", UPDATES, &[Cell::from(last)]).await?;
+        let done: i64 = done.first().context("a count has a row")?.get(0)?;
+        if done != last {
+            self.diary.trouble(About::Lost, format!("of {last} updates of the bot {done} were worked off"));
+        }
+        ending.updates = u64::try_from(done)?;
+        for row in store.rows("prove.buttons", BY_BUTTONS, &[Cell::from(TALKERS)]).await? {
+            let (who, orders): (i64, i64) = (row.get(0)?, row.get(1)?);
+            ending.talkers += 1;
+            if orders > 1 {
+                self.diary.trouble(About::Doubled, format!("{who} bought once by buttons and has {orders} orders"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The news are over: the states sum to the recipients, nobody has them twice, and what counts as sent has arrived.
+    pub async fn news(&self, ending: &mut Ending) -> Result<()> {
+        let store = self.store()?;
+        let found = store.rows("prove.campaign", CAMPAIGN, &[]).await?;
+        let found = found.first().context("there are news")?;
+        let (id, state, wanted): (String, String, i64) = (found.get(0)?, found.get(1)?, found.get(2)?);
+        let mut sum = 0;
+        for row in store.rows("prove.recipients", RECIPIENTS, &[]).await? {
+            let count: i64 = row.get(1)?;
+            sum += count;
+            ending.news.insert(row.get(0)?, u64::try_from(count)?);
+        }
+        if state != "finished" {
+            self.diary.trouble(About::Rest, format!("the campaign {id} is {state}: {:?}", ending.news));
+        }
+        if sum != wanted {
+            let text = format!("the states of campaign {id} sum to {sum} and not to {wanted}: {:?}", ending.news);
+            self.diary.trouble(About::Lost, text);
+        }
+        let of = |state: &str| ending.news.get(state).copied().unwrap_or(0);
+        let (sent, open) = (of("sent"), of("unknown"));
+        let mut arrived = 0;
+        for chat in self.sandbox.chats().into_iter().filter(|chat| *chat != OWNER) {
+            let copies = self.sandbox.chat(chat).iter().filter(|message| message.text == NEWS).count();
+            arrived += copies as u64;
+            if copies > 1 {
+                self.diary.trouble(About::Doubled, format!("customer {chat} has the news {copies} times"));
+            }
+        }
+        if arrived < sent {
+            self.diary.trouble(About::Lost, format!("{sent} recipients count as sent and {arrived} have the news"));
+        }
+        if arrived > sent + open {
+            let text = format!("{arrived} have the news; {sent} count as sent and {open} as unknown");
+            self.diary.trouble(About::Promise, text);
+        }
+        Ok(())
+    }
+
+    /// The VPN server's file has the peers that the database wants, and no others.
+    pub async fn file(&self, file: &Path, ending: &mut Ending) -> Result<()> {
+        let store = self.store()?;
+        let watch = Stopwatch::start();
+        loop {
+            let mut wanted = BTreeSet::new();
+            for row in store.rows("prove.peers", WANTED_PEERS, &[]).await? {
+                wanted.insert(row.get::<String>(0)?);
+            }
+            let found = conf::version(file);
+            if found.as_ref().is_ok_and(|found| *found == wanted) {
+                ending.peers = wanted.len() as u64;
+                return Ok(());
+            }
+            if watch.elapsed() > FILE_FOLLOWS {
+                let text = format!("N3: wg0.conf has {found:?} and the database wants {wanted:?}");
+                self.diary.trouble(About::Promise, text);
+                return Ok(());
+            }
+            sleep(Duration::from_millis(500)).await;
+        }
     }
 
     /// The sandbox's ground truth as the audit reads it. Repeats that were answered alike are one row: they prove the same.

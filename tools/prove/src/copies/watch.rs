@@ -3,6 +3,7 @@
 //! failure.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,6 +16,7 @@ use semel_kernel::testing::PgServer;
 
 use super::proxy::Proxy;
 use crate::program::Door;
+use crate::syscalls::conf;
 
 /// What is done to one copy from outside, as far as its answers may show it.
 #[derive(Debug, Default)]
@@ -209,6 +211,8 @@ pub struct Counts {
     pub most_sessions: AtomicI64,
     /// Answers about readiness while the database was out of reach.
     pub asked_without_database: AtomicU64,
+    /// Looks at the VPN server's file.
+    pub looks_at_file: AtomicU64,
 }
 
 /// How long the server may need to notice that a session's client is gone: a statement's own limit, and a moment.
@@ -286,6 +290,19 @@ pub async fn readiness(copy: Watched, diary: Arc<Diary>, counts: Arc<Counts>) {
         counts.asked_without_database.fetch_add(1, Ordering::SeqCst);
         if answer.status == 200 {
             diary.trouble(About::Ready, format!("copy {} is ready without its database: {}", copy.number, answer.text));
+        }
+    }
+}
+
+/// Reads the VPN server's file a hundred times a second, as long as it is let: it is one whole version at every moment, whichever
+/// copy writes it and dies over it.
+pub async fn file(file: PathBuf, diary: Arc<Diary>, counts: Arc<Counts>) {
+    loop {
+        sleep(Duration::from_millis(10)).await;
+        counts.looks_at_file.fetch_add(1, Ordering::SeqCst);
+        if let Err(wrong) = conf::version(&file) {
+            diary.trouble(About::Promise, format!("N4 (wg0.conf is whole at every moment): {wrong}"));
+            return;
         }
     }
 }

@@ -12,6 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 use semel_kernel::clock::{Clock, Stopwatch};
 use semel_kernel::store::{Engine, StoreUrl};
@@ -514,6 +515,17 @@ impl Stage {
                     return answer;
                 }
             }
+            pause(&patience).await;
+        }
+    }
+
+    /// Telegram posts an update to the bot's webhook, again and again until it is taken. Path and secret are made of the bot's
+    /// token, as the program makes them.
+    pub async fn update(&self, update: &Value) {
+        let made = |what: &str| hex::encode(Sha256::digest(format!("semel {what} {}", semel_sandbox::BOT_TOKEN)));
+        let (path, secret) = (format!("/telegram/webhook/{}", &made("webhook path")[..32]), made("webhook secret"));
+        let patience = Patience::of("Telegram's update is taken", PATIENT_S);
+        while self.door().try_update(&path, &secret, update).await != Ok(200) {
             pause(&patience).await;
         }
     }

@@ -113,6 +113,7 @@ fn wanted(unit: Currency) -> (NewPayment, NewRefund) {
         key: "ref_1".into(),
         reason: "asked for".into(),
         address: Some("TXk9Qm2v7WnB4rYh8sLpJd3fGz6cVtA1Ex".into()),
+        payer: None,
         customer_email: None,
         customer_phone: None,
         lines: vec![line],

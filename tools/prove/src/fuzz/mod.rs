@@ -15,7 +15,9 @@ mod mutate;
 mod notices;
 mod schedules;
 mod settings;
+mod talk;
 mod telegram;
+mod vpn;
 mod words;
 
 use std::collections::BTreeSet;
@@ -154,6 +156,15 @@ targets! {
     idempotency_keys = Door::Living(doors::keys), doors::WORDS;
     stock_import = Door::Living(doors::stock), doors::WORDS;
     webhooks = Door::Living(doors::webhooks), doors::WORDS;
+    bot_updates = Door::Plain(talk::update), talk::WORDS;
+    notice_texts = Door::Plain(talk::notice), talk::WORDS;
+    message_markup = Door::Plain(talk::markup), talk::WORDS;
+    segment_rules = Door::Plain(talk::rule), talk::WORDS;
+    telegram_webhook = Door::Living(talk::webhook), talk::WORDS;
+    callback_data = Door::Living(talk::data), talk::WORDS;
+    wg_adoptions = Door::Plain(vpn::adopted), vpn::WORDS;
+    wg_conf = Door::Plain(vpn::conf), vpn::WORDS;
+    wg_dump = Door::Plain(vpn::shown), vpn::WORDS;
 }
 
 /// What a round over one target came to.

@@ -1,4 +1,8 @@
 //! What must be true of every disk after a power cut.
+//!
+//! Beside the database lies the file of the VPN server, which is replaced by a renaming: it is one whole version, older or newer,
+//! and names no customer whom the database does not know. Of a campaign the database knows at least of each message that Telegram
+//! took that it had been begun: so nobody gets it once more.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,6 +14,8 @@ use semel_kernel::store::migrate::migrate;
 use semel_shop::audit::{self, Parameters};
 
 use super::disk::Image;
+use super::record::CONF;
+use crate::syscalls::conf;
 use crate::syscalls::ground::{broken, integrity, open, texts};
 use crate::syscalls::shim::Acknowledged;
 
@@ -24,6 +30,10 @@ pub struct Found {
     pub corrupt: Vec<String>,
     /// Promises that are broken.
     pub broken: Vec<String>,
+    /// What is wrong with the VPN server's file.
+    pub torn: Vec<String>,
+    /// Customers' peers in it.
+    pub peers: usize,
 }
 
 /// Writes the image into `folder`, opens it as the program does, and looks. The folder is removed.
@@ -51,21 +61,41 @@ async fn look(folder: &Path, acknowledged: &[Acknowledged], now: Time, found: &m
     let orders: BTreeSet<String> = texts(&store, "select order_id from audit_order").await.into_iter().collect();
     let hooks = "select provider || ' ' || event_id from audit_inbox";
     let hooks: BTreeSet<String> = texts(&store, hooks).await.into_iter().collect();
+    let begun = "select campaign || ':' || chat_id from recipients where state <> 'queued'";
+    let begun: BTreeSet<String> = texts(&store, begun).await.into_iter().collect();
     for one in acknowledged {
         let (there, name) = match one {
             Acknowledged::Order(id) => (orders.contains(id), format!("order {id}")),
             Acknowledged::Hook { provider, event } => {
                 (hooks.contains(&format!("{provider} {event}")), format!("webhook {event} of {provider}"))
             }
+            Acknowledged::News(id) => (begun.contains(id), format!("the beginning of message {id}")),
         };
         if !there {
             found.lost.push(name);
         }
     }
+    let known = texts(&store, "select public_key from peers").await.into_iter().collect();
+    look_at_file(folder, &known, found);
     // Nobody runs here: a claim of the program that was cut off is no zombie's.
     let parameters = Parameters { lease: 24 * 3_600_000, ..Parameters::default() };
     match audit::verify(&store, parameters, false).await {
         Ok(verdicts) => found.broken.extend(broken(&verdicts)),
         Err(error) => found.corrupt.push(format!("the audit cannot ask: {error}")),
+    }
+}
+
+fn look_at_file(folder: &Path, known: &BTreeSet<String>, found: &mut Found) {
+    let bytes = match fs::read(folder.join(CONF)) {
+        Ok(bytes) => bytes,
+        Err(error) => return found.torn.push(format!("{CONF} cannot be read: {error}")),
+    };
+    match conf::whole(bytes) {
+        Ok(keys) => {
+            found.peers = keys.len();
+            let strangers = keys.difference(known);
+            found.torn.extend(strangers.map(|key| format!("{CONF} names {key}, which the database does not know")));
+        }
+        Err(wrong) => found.torn.push(format!("{CONF}: {wrong}")),
     }
 }

@@ -69,30 +69,33 @@ impl Image {
 }
 
 /// A change that is not synced yet, and when it was made.
+#[derive(Clone)]
 struct Open<T> {
     at: usize,
     what: T,
 }
 
+#[derive(Clone)]
 enum Bytes {
     Written { offset: usize, data: Range<usize> },
     Resized(usize),
 }
 
+#[derive(Clone)]
 enum Name {
     Is(String, usize),
     Gone(String),
     Moved(String, String),
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct File {
     synced: Vec<u8>,
     open: Vec<Open<Bytes>>,
 }
 
 /// The disk at one moment of a trace.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Disk {
     files: Vec<File>,
     /// The files by their number; a number may be given again after its file is gone.

@@ -1,6 +1,7 @@
-//! Power cuts: a run of sales is written down change by change, cut at many places, and each time a disk is made that the cut
-//! may have left behind. SQLite must open it, no acknowledged webhook and no acknowledged order may be missing, and every
-//! promise that needs no witness must hold.
+//! Power cuts: a run of sales, of access to the VPN among them, with a campaign on its way, is written down change by change, cut
+//! at many places, and each time a disk is made that the cut may have left behind. SQLite must open it, no acknowledged webhook
+//! and no acknowledged order may be missing, nor the beginning of any message of the campaign that Telegram took; the VPN server's
+//! file, which lies beside the database, must be one whole version; and every promise that needs no witness must hold.
 
 pub mod check;
 pub mod disk;
@@ -14,7 +15,7 @@ use tokio::task::JoinSet;
 use semel_prove::report::{Figure, Options};
 
 use check::{Found, check};
-use disk::{Disk, Manner};
+use disk::Manner;
 use record::{Recording, Wish, record};
 use trace::Change;
 
@@ -28,12 +29,17 @@ struct Tally {
     lost: Vec<String>,
     corrupt: Vec<String>,
     broken: Vec<String>,
+    torn: Vec<String>,
+    /// Images whose file of the VPN server names customers.
+    with_peers: u64,
 }
 
 impl Tally {
     fn add(&mut self, name: &str, found: Found) {
         self.images += 1;
         self.looked_for += found.looked_for as u64;
+        self.with_peers += u64::from(found.peers > 0);
+        self.torn.extend(found.torn.into_iter().map(|one| format!("{name}: {one}")));
         self.lost.extend(found.lost.into_iter().map(|one| format!("{name}: {one} is not there")));
         self.corrupt.extend(found.corrupt.into_iter().map(|one| format!("{name}: {one}")));
         self.broken.extend(found.broken.into_iter().map(|one| format!("{name}: {one}")));
@@ -78,13 +84,20 @@ fn figures(tally: Tally, troubles: Vec<String>, records: usize, wanted: u64) -> 
         Figure::told("Changes of the database's files that were recorded", records.to_string()),
         Figure { good: images.good && troubles.is_empty(), troubles, ..images },
         Figure::judged(
-            "Acknowledged webhooks and orders looked for on them",
+            "Acknowledged webhooks, orders and messages of a campaign looked for on them",
             tally.looked_for.to_string(),
             "some",
             tally.looked_for > 0,
         ),
-        none("Acknowledged webhooks and orders lost", tally.lost),
+        none("Acknowledged webhooks, orders and messages of a campaign lost", tally.lost),
         none("Corrupt disks", tally.corrupt),
+        Figure::judged(
+            "Disks whose wg0.conf names customers",
+            tally.with_peers.to_string(),
+            "some",
+            tally.with_peers > 0,
+        ),
+        none("wg0.conf on them that is not whole or ahead of the database", tally.torn),
         none("Broken promises on them", tally.broken),
     ]
 }
@@ -111,7 +124,7 @@ struct Campaign {
 impl Campaign {
     async fn run(&self, recording: &Arc<Recording>, tally: &mut Tally) {
         let mut rng = fastrand::Rng::with_seed(self.seed);
-        let (trace, mut disk) = (&recording.trace, Disk::default());
+        let (trace, mut disk) = (&recording.trace, recording.start.clone());
         let mut running: JoinSet<(String, Found)> = JoinSet::new();
         for (number, cut) in self.cuts(recording, &mut rng).into_iter().enumerate() {
             disk.advance(trace, cut);

@@ -46,6 +46,16 @@ pub struct Product {
     pub imported: i64,
 }
 
+/// What a Star is worth, in kopecks.
+const STAR: i64 = 180;
+
+impl Product {
+    /// Its price in Stars: whole ones, and no less than its price.
+    pub fn in_stars(&self) -> i64 {
+        (self.price + STAR - 1) / STAR
+    }
+}
+
 /// What a customer's payment is to its order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Money {
@@ -62,9 +72,9 @@ pub enum Money {
 pub struct Try {
     /// Where.
     pub by: By,
-    /// The provider's id; empty when nobody knows it.
+    /// The provider's id; of one in Stars, which has none before it is paid, our own. Empty when nobody knows it.
     pub there: String,
-    /// What came, in kopecks.
+    /// What came, in the order's smallest unit.
     pub paid: Option<(i64, Money)>,
     /// A webhook came after the money did, and was acknowledged.
     pub heard: bool,
@@ -81,8 +91,10 @@ pub struct Order {
     pub product: usize,
     /// How many of it.
     pub many: i64,
-    /// What it costs, in kopecks.
+    /// What it costs: kopecks, or Stars.
     pub total: i64,
+    /// It is an order in Stars, with everything that is paid for it and given back.
+    pub stars: bool,
     /// When its time is over, in milliseconds.
     pub deadline: i64,
     /// The balance paid it.
@@ -134,8 +146,8 @@ pub struct Model {
 pub struct Seen {
     /// Each order's state.
     pub states: BTreeMap<String, String>,
-    /// Each customer's balance.
-    pub balances: BTreeMap<i64, i64>,
+    /// Each customer's balance in kopecks and, apart from it, in Stars.
+    pub balances: BTreeMap<(i64, bool), i64>,
     /// Money that is nobody's.
     pub suspense: i64,
     /// Deliveries that the customer has, for each order; money on the balance is one, too.
@@ -290,7 +302,7 @@ impl Model {
     /// Everything that is not as it must be, a sentence each.
     pub fn compare(&self, seen: &Seen) -> Vec<String> {
         let mut wrong = Vec::new();
-        let mut balances: BTreeMap<i64, i64> = BTreeMap::new();
+        let mut balances: BTreeMap<(i64, bool), i64> = BTreeMap::new();
         let (mut goods, mut notices, mut refunds) = (Range::default(), Range::default(), 0);
         let mut suspense = 0;
         for order in &self.orders {
@@ -300,7 +312,7 @@ impl Model {
                 wrong.push(format!("{} is {state} and must be {}: {order:?}", order.id, endings.join(" or ")));
             }
             let sums = self.sums(order, state);
-            *balances.entry(order.who).or_default() += sums.balance;
+            *balances.entry((order.who, order.stars)).or_default() += sums.balance;
             goods.add(sums.goods.least, sums.goods.most);
             notices.add(sums.notices.least, sums.notices.most);
             refunds += sums.refunds;
@@ -311,11 +323,12 @@ impl Model {
             }
             wrong.extend(self.at_providers(order, seen));
         }
-        for (who, expected) in &balances {
-            let found = seen.balances.get(who).copied().unwrap_or(0);
+        for ((who, stars), expected) in &balances {
+            let found = seen.balances.get(&(*who, *stars)).copied().unwrap_or(0);
             if found != *expected {
                 let story: Vec<&Order> = self.orders.iter().filter(|order| order.who == *who).collect();
-                wrong.push(format!("customer {who} has {found} and must have {expected}: {story:?}"));
+                let unit = if *stars { "Stars" } else { "kopecks" };
+                wrong.push(format!("customer {who} has {found} {unit} and must have {expected}: {story:?}"));
             }
         }
         if seen.suspense != suspense {
@@ -410,6 +423,7 @@ mod tests {
             product: 0,
             many: 1,
             total: 99_000,
+            stars: false,
             deadline: 1000,
             by_balance: false,
             cancelled: false,

@@ -15,6 +15,8 @@ pub enum By {
     Heleket,
     /// At CrystalPay.
     CrystalPay,
+    /// In Telegram Stars, to the bot.
+    Stars,
     /// From the customer's balance.
     Balance,
 }
@@ -26,17 +28,18 @@ impl By {
             Self::Yookassa => "yookassa",
             Self::Heleket => "heleket",
             Self::CrystalPay => "crystalpay",
+            Self::Stars => "stars",
             Self::Balance => "balance",
         }
     }
 
-    /// The provider in the box; the balance is none.
+    /// The provider in the box; the bot and the balance are none.
     pub fn provider(self) -> Option<Provider> {
         match self {
             Self::Yookassa => Some(Provider::Yookassa),
             Self::Heleket => Some(Provider::Heleket),
             Self::CrystalPay => Some(Provider::CrystalPay),
-            Self::Balance => None,
+            Self::Stars | Self::Balance => None,
         }
     }
 }
@@ -50,6 +53,17 @@ pub enum How {
     Short,
     /// More.
     Surplus,
+}
+
+/// How the bot hears that somebody paid in Stars.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// By an update.
+    Once,
+    /// By two updates.
+    Twice,
+    /// By none.
+    Never,
 }
 
 /// What becomes of the webhooks that wait.
@@ -95,6 +109,8 @@ pub enum Step {
     PayOtherwise { order: u16, by: By },
     /// The customer pays at the provider, in time or late.
     Pay { order: u16, how: How },
+    /// A customer presses Pay under the newest invoice in Stars.
+    PayStars { order: u16, told: Told },
     /// Webhooks.
     Deliver(Hooks),
     /// A genuine-looking webhook says that a payment came; perhaps it will.
@@ -141,6 +157,12 @@ pub enum Step {
     OwnKey { sub: u16 },
     /// Days pass in which nobody comes.
     Days { days: u8 },
+    /// A person buys by the bot's buttons, with so many taps on the last one.
+    ButtonBuy { who: u8, what: u8, by: By, taps: u8 },
+    /// A person taps on a button to pay that they have from before, used or not.
+    ButtonAgain { who: u8, by: By },
+    /// Everybody gets news.
+    Campaign,
     /// All faults end.
     Heal,
 }
@@ -213,7 +235,16 @@ impl Dice {
     }
 
     fn by(&mut self) -> By {
-        if self.one_in(7) { By::Balance } else { self.provider() }
+        match self.below(56) {
+            0..8 => By::Balance,
+            8..14 => By::Stars,
+            _ => self.provider(),
+        }
+    }
+
+    /// Whose list is read.
+    fn list(&mut self) -> By {
+        if self.one_in(4) { By::Stars } else { self.provider() }
     }
 
     fn step(&mut self, kind: Kind, storm: bool) -> Step {
@@ -223,13 +254,21 @@ impl Dice {
                 let many = if self.one_in(8) { 2 } else { 1 };
                 Step::Buy { who: self.small(10), month: self.one_in(2), many, by: self.by() }
             }
-            190..380 => {
+            190..355 => {
                 let how = match self.below(10) {
                     0 => How::Short,
                     1 => How::Surplus,
                     _ => How::Exact,
                 };
                 Step::Pay { order: self.pick(), how }
+            }
+            355..380 => {
+                let told = match self.below(10) {
+                    0..2 => Told::Never,
+                    2..4 => Told::Twice,
+                    _ => Told::Once,
+                };
+                Step::PayStars { order: self.pick(), told }
             }
             380..570 => Step::Deliver(match self.below(100) {
                 0..60 => Hooks::All,
@@ -238,7 +277,13 @@ impl Dice {
                 78..88 => Hooks::Twice,
                 _ => Hooks::Lost,
             }),
-            570..690 => Step::Jobs,
+            570..655 => Step::Jobs,
+            655..682 => {
+                let taps = if self.one_in(3) { 2 + self.small(3) } else { 1 };
+                Step::ButtonBuy { who: self.small(30), what: self.small(8), by: self.by(), taps }
+            }
+            682..688 => Step::ButtonAgain { who: self.small(30), by: self.by() },
+            688..690 => Step::Campaign,
             690..700 => Step::Trial { who: self.small(30) },
             700..705 => Step::Grant { who: self.small(30), devices: 1 + self.small(2) },
             705..711 => Step::Extend { sub: self.pick(), days: 1 + self.small(10) },
@@ -262,7 +307,7 @@ impl Dice {
             935..955 => Step::Tap { who: self.small(30), what: self.small(6), by: self.by(), one_key: self.one_in(2) },
             955..975 => Step::Lie { order: self.pick() },
             975..990 => Step::Look { order: self.pick() },
-            990..994 if !storm => Step::Sweep(self.provider()),
+            990..994 if !storm => Step::Sweep(self.list()),
             994..1000 if kind == Kind::Stormy => Step::Restart { lost: self.small(4) },
             _ => Step::Jobs,
         }
@@ -307,6 +352,23 @@ mod tests {
         let of_access = |line: &&Line| matches!(line.step, Step::Buy { .. } | Step::Trial { .. } | Step::Freeze { .. });
         assert!(program.iter().filter(of_access).count() > 30);
         assert!(program.iter().any(|line| matches!(line.step, Step::Days { .. })));
+    }
+
+    #[test]
+    fn talking_is_part_of_every_life() {
+        let program = draw(7, 20_000, Kind::Quiet);
+        assert!(program.iter().filter(|line| matches!(line.step, Step::ButtonBuy { .. })).count() > 100);
+        assert!(program.iter().any(|line| line.step == Step::Campaign));
+    }
+
+    #[test]
+    fn stars_are_part_of_every_life() {
+        let program = draw(7, 20_000, Kind::Quiet);
+        let count = |is: fn(&Step) -> bool| program.iter().filter(|line| is(&line.step)).count();
+        assert!(count(|step| matches!(step, Step::PayStars { .. })) > 100);
+        assert!(count(|step| matches!(step, Step::Order { by: By::Stars, .. })) > 100);
+        assert!(count(|step| matches!(step, Step::ButtonBuy { by: By::Stars, .. })) > 10);
+        assert!(count(|step| matches!(step, Step::Sweep(By::Stars))) > 5);
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! give the same one. A program stops at the first deed after which a promise is broken. Then it comes to rest, all faults
 //! healed, and the [`Model`] says what must have come of it.
 
+mod talk;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
@@ -29,7 +31,7 @@ use crate::app::{Answer, Inside, OrderHandle, TestShop, TestStore, refusal, text
 
 /// A short life of orders, so that deadlines pass and money comes late all the time.
 const LIFETIME: Duration = Duration::from_secs(300);
-const CHANGES: [(&str, &str); 9] = [
+const CHANGES: [(&str, &str); 14] = [
     ("SEMEL_SHOP_ORDER_LIFETIME", "5m"),
     ("SEMEL_SHOP_UNPAID_ORDERS_PER_CUSTOMER", "4"),
     // A VPN server whose interface is somebody else's business.
@@ -42,6 +44,13 @@ const CHANGES: [(&str, &str); 9] = [
     ("SEMEL_VPN_TRAFFIC_EVERY", "1d"),
     // The bytes of a key are any that have the right number.
     ("SEMEL_VPN_KEY", KEY),
+    // One person after the other: calls at the same time have no order that a seed could give again.
+    ("BROADCAST_BATCH_SIZE", "1"),
+    ("BROADCAST_BATCH_SLEEP", "1s"),
+    // As in the model. Whoever takes Stars hears their customers.
+    ("SEMEL_STARS_ENABLED", "true"),
+    ("SEMEL_STARS_WORTH", "1.80"),
+    ("SEMEL_TELEGRAM_UPDATES", "polling"),
 ];
 /// 32 bytes: they seal the keys of customers, and are the server's public key.
 const KEY: &str = "BQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQU=";
@@ -154,6 +163,8 @@ pub async fn live(store: TestStore, seed: u64, program: &[Line], plan: &Plan) ->
         last_fault: None,
         conf,
         skipped: Duration::ZERO,
+        talks: false,
+        news: Vec::new(),
     };
     life.open().await;
     let begun = life.now();
@@ -258,6 +269,10 @@ struct Life {
     conf: PathBuf,
     /// Days in which nobody came, together.
     skipped: Duration,
+    /// Whether anybody has talked to the bot.
+    talks: bool,
+    /// Campaigns that began.
+    news: Vec<talk::News>,
 }
 
 /// The plumbing.
@@ -341,6 +356,7 @@ impl Life {
         if self.calm() {
             self.model.ran(self.now().millis());
         }
+        self.meet_orders().await;
     }
 
     async fn look(&mut self) {
@@ -442,6 +458,7 @@ impl Life {
             Step::Tap { who, what, by, one_key } => self.tap(*who, *what, *by, *one_key).await,
             Step::PayOtherwise { order, by } => self.pay_otherwise(*order, *by).await,
             Step::Pay { order, how } => self.pay(*order, *how),
+            Step::PayStars { order, told } => self.pay_stars(*order, *told).await,
             Step::Deliver(hooks) => self.deliver(*hooks).await,
             Step::Lie { order } => self.lie(*order),
             Step::Jobs => self.work().await,
@@ -477,6 +494,9 @@ impl Life {
             Step::Revoke { sub } => self.by_hand(*sub, "revoke", &asked_for(), Deed::Revoke).await,
             Step::OwnKey { sub } => self.own_key(*sub).await,
             Step::Days { days } => self.days(*days).await,
+            Step::ButtonBuy { who, what, by, taps } => self.buy_by_button(*who, *what, *by, *taps).await,
+            Step::ButtonAgain { who, by } => self.tap_button(*who, *by, 1).await,
+            Step::Campaign => self.campaign().await,
         }
     }
 
@@ -488,11 +508,11 @@ impl Life {
         })
     }
 
-    /// The product and the way to pay: the balance is not topped up from itself.
+    /// The product and the way to pay: the balance is not topped up from itself, and not with Stars.
     fn choice(&self, what: u8, by: By) -> (usize, By) {
         let product = usize::from(what) % self.model.products.len();
-        let circle = self.model.products[product].sort == Sort::Topup && by == By::Balance;
-        (product, if circle { By::Yookassa } else { by })
+        let is_topup = self.model.products[product].sort == Sort::Topup;
+        (product, if is_topup && matches!(by, By::Balance | By::Stars) { By::Yookassa } else { by })
     }
 
     async fn order(&mut self, who: u8, what: u8, many: u8, by: By) {
@@ -518,7 +538,9 @@ impl Life {
     /// Takes the answer to an order into the model.
     async fn ordered(&mut self, answer: &(u16, Value), placed: Time, what: (u8, usize, u8, By)) {
         let (who, product, many, by) = what;
-        let mut there = text(&answer.1["payment"]["provider_id"]);
+        // Nothing is opened in Stars: the provider's id comes with the money.
+        let known_as = if by == By::Stars { "id" } else { "provider_id" };
+        let mut there = text(&answer.1["payment"][known_as]);
         let id = match answer.0 {
             201 => OrderHandle::read(&answer.1).id,
             409 => return self.refused(answer, product, i64::from(many)),
@@ -534,12 +556,17 @@ impl Life {
             return;
         }
         let payment = Try { by, there, paid: None, heard: false };
+        // What is on a balance in Stars buys by buttons, too.
+        let stars = by == By::Stars || answer.1["total"]["currency"] == "XTR";
+        let sold = &self.model.products[product];
+        let price = if stars { sold.in_stars() } else { sold.price };
         self.model.orders.push(Order {
             id,
             who: customer(who),
             product,
             many: i64::from(many),
-            total: self.model.products[product].price * i64::from(many),
+            total: price * i64::from(many),
+            stars,
             deadline: (placed + LIFETIME).millis(),
             by_balance: by == By::Balance,
             cancelled: false,
@@ -571,14 +598,22 @@ impl Life {
             orders.filter(|(_, o)| !o.cancelled && !o.by_balance && o.given() == 0).map(|(index, _)| index).collect();
         let Some(index) = pick(&open, n) else { return };
         let product = self.model.orders[index].product;
-        let by = if self.model.products[product].sort == Sort::Topup && by == By::Balance { By::Heleket } else { by };
+        let by = match by {
+            By::Balance if self.model.products[product].sort == Sort::Topup => By::Heleket,
+            By::Balance => By::Balance,
+            // Stars pay what is in Stars, and nothing else does.
+            _ if self.model.orders[index].stars => By::Stars,
+            By::Stars => By::Yookassa,
+            by => by,
+        };
         let path = format!("/api/v1/orders/{}/pay", self.model.orders[index].id);
         let key = self.key();
         let answer = self.insist(&path, &json!({ "provider": by.word() }), &key).await;
         match answer.0 {
             200 if by == By::Balance => self.model.orders[index].by_balance = true,
             200 => {
-                let there = OrderHandle::read(&answer.1).provider_id;
+                let handle = OrderHandle::read(&answer.1);
+                let there = if by == By::Stars { handle.payment } else { handle.provider_id };
                 self.model.orders[index].tries.push(Try { by, there, paid: None, heard: false });
             }
             409 => self.refused(&answer, product, i64::MAX),
@@ -593,6 +628,7 @@ impl Life {
             let tries = order.tries.iter().enumerate();
             // What went back in the cabinet bought nothing any more; nobody pays that once more.
             let open = tries.filter(|(_, one)| one.paid.is_none() && !one.there.is_empty() && order.cabinet.is_none());
+            let open = open.filter(|(_, one)| one.by != By::Stars);
             unpaid.extend(open.map(|(which, _)| (index, which)));
         }
         let Some((index, which)) = pick(&unpaid, n) else { return };
@@ -692,7 +728,7 @@ impl Life {
         let sum = if part { order.total / 3 } else { order.total - order.given() };
         let mut body = json!({ "to": if to_provider { "provider" } else { "balance" }, "reason": "asked for" });
         if part {
-            body["amount"] = json!(decimal(sum));
+            body["amount"] = json!(if order.stars { sum.to_string() } else { decimal(sum) });
         }
         let key = self.key();
         let (status, answer) = self.post(&format!("/api/v1/orders/{}/refund", order.id), &body, &key).await;
@@ -714,7 +750,10 @@ impl Life {
     async fn cabinet(&mut self, n: u16, part: bool, told: bool) {
         let sort = |order: &Order| self.model.products[order.product].sort;
         let fits = |order: &Order| match &order.tries[..] {
-            [one] => one.paid == Some((order.total, Money::Full)) && one.by != By::CrystalPay,
+            [one] => {
+                let has_cabinet = !matches!(one.by, By::CrystalPay | By::Stars);
+                one.paid == Some((order.total, Money::Full)) && has_cabinet
+            }
             _ => false,
         };
         let orders = self.model.orders.iter().enumerate();
@@ -760,7 +799,8 @@ impl Life {
 
     async fn balance(&mut self, who: i64) -> i64 {
         let shown = self.get(&format!("/api/v1/customers/{who}")).await.1;
-        shown["balances"].as_array().map_or(0, |sums| sums.iter().map(|sum| minor(&sum["amount"])).sum())
+        let sums = shown["balances"].as_array().cloned().unwrap_or_default();
+        sums.iter().filter(|sum| sum["currency"] == "RUB").map(|sum| minor(&sum["amount"])).sum()
     }
 
     async fn cancel(&mut self, n: u16) {
@@ -788,6 +828,7 @@ impl Life {
             By::Yookassa => Rail::YooKassa,
             By::Heleket => Rail::Heleket,
             By::CrystalPay => Rail::CrystalPay,
+            By::Stars => Rail::Stars,
             By::Balance => return,
         };
         let due = self.shop.shop().write("simulation.sweep", move |tx, shop| {
@@ -914,7 +955,7 @@ impl Life {
         self.work().await;
         self.model.old = self.model.orders.len();
         // The hourly look at the providers' lists, which reach back two days, is not skipped.
-        for by in [By::Yookassa, By::Heleket] {
+        for by in [By::Yookassa, By::Heleket, By::Stars] {
             self.sweep(by).await;
         }
         self.work().await;
@@ -988,7 +1029,7 @@ impl Life {
 fn came(by: By) -> &'static str {
     match by {
         By::Yookassa => "succeeded",
-        By::Heleket => "paid",
+        By::Heleket | By::Stars => "paid",
         By::CrystalPay | By::Balance => "payed",
     }
 }
@@ -1009,7 +1050,7 @@ impl Life {
         for round in 0..15 {
             self.shop.advance(Duration::from_secs(600)).await;
             if round % 6 == 1 {
-                for by in [By::Yookassa, By::Heleket] {
+                for by in [By::Yookassa, By::Heleket, By::Stars] {
                     self.shop.advance(Duration::from_millis(1)).await;
                     self.sweep(by).await;
                 }
@@ -1026,11 +1067,14 @@ impl Life {
             self.shop.advance(Duration::from_secs(600)).await;
             self.work().await;
         }
+        self.news_ends().await;
         for sentence in self.shop.wrong_at_rest().await {
             self.wrong(sentence);
         }
         let seen = self.see().await;
         self.report.unlike = self.model.compare(&seen);
+        let news = self.news_unlike().await;
+        self.report.unlike.extend(news);
     }
 
     async fn see(&self) -> Seen {
@@ -1039,10 +1083,11 @@ impl Life {
         for row in store.rows("select id, state from orders").await {
             seen.states.insert(cell(&row, 0), cell(&row, 1));
         }
-        let balances = "select c.telegram_id, coalesce(a.balance, 0) from accounts a join customers c on c.id = a.owner
-            where a.kind = 'customer'";
+        let balances = "select c.telegram_id, coalesce(a.balance, 0), a.currency from accounts a
+            join customers c on c.id = a.owner where a.kind = 'customer'";
         for row in store.rows(balances).await {
-            seen.balances.insert(cell(&row, 0), cell(&row, 1));
+            let currency: String = cell(&row, 2);
+            seen.balances.insert((cell(&row, 0), currency == "XTR"), cell(&row, 1));
         }
         let suspense =
             "select cast(coalesce(sum(e.amount), 0) as bigint) from entries e join accounts a on a.id = e.account
@@ -1068,6 +1113,11 @@ impl Life {
             for payment in self.shop.sandbox.payments(provider) {
                 seen.there.insert(payment.id, (payment.captured, payment.refunded));
             }
+        }
+        for charge in self.shop.sandbox.star_payments() {
+            let (came, back) = seen.there.entry(charge.payload).or_default();
+            *came += charge.stars;
+            *back += if charge.refunded { charge.stars } else { 0 };
         }
         seen.access = self.see_access().await;
         seen

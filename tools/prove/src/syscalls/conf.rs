@@ -409,12 +409,23 @@ async fn agrees(door: &Door, file: &Path) -> Result<usize, String> {
 
 /// The customers' keys in a configuration file, if it is one whole version: the owner's own lines, then nothing or one pair
 /// of fence lines whose hash is that of what stands between.
-fn version(file: &Path) -> Result<BTreeSet<String>, String> {
+///
+/// # Errors
+/// What is wrong with it.
+pub fn version(file: &Path) -> Result<BTreeSet<String>, String> {
     let bytes = fs::read(file).map_err(|error| format!("the file cannot be read: {error}"))?;
     let mode = fs::metadata(file).map_err(|error| error.to_string())?.permissions().mode() & 0o777;
     if mode != 0o600 {
         return Err(format!("the file has the mode {mode:o}"));
     }
+    whole(bytes)
+}
+
+/// The same of the bytes of such a file.
+///
+/// # Errors
+/// What is wrong with them.
+pub fn whole(bytes: Vec<u8>) -> Result<BTreeSet<String>, String> {
     let text = String::from_utf8(bytes).map_err(|_| "the file is no text".to_owned())?;
     let ours = text.strip_prefix(OWN_CONF).ok_or_else(|| format!("the owner's own lines are gone:\n{text}"))?;
     if ours.is_empty() {

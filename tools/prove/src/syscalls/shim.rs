@@ -154,6 +154,8 @@ pub enum Acknowledged {
     },
     /// An order that was made, by its id.
     Order(String),
+    /// A message of a campaign that Telegram took, by its id. The program must know that it had begun to send it.
+    News(String),
 }
 
 /// Everything that was acknowledged, in its order. The shim's log says of each change how much that was before it.

@@ -6,7 +6,13 @@
 
 mod alert;
 mod balance;
+mod bot;
+mod bot_access;
+mod bot_polling;
+mod bot_trouble;
+mod bot_webhook;
 mod cabinet;
+mod campaign;
 mod cron;
 mod events;
 mod expiry;
@@ -18,6 +24,7 @@ mod lists;
 mod lost_opening;
 mod lost_webhook;
 mod never_resent;
+mod notices;
 mod referral;
 mod refund_to_balance;
 mod refund_to_provider;
@@ -27,6 +34,7 @@ mod restore;
 mod second_payment;
 mod short;
 mod socket;
+mod stars;
 mod start;
 mod stop;
 mod takeover;
@@ -161,6 +169,14 @@ pub const ALL: &[Make] = &[
     || Box::new(vpn_waiting::VpnWaiting::default()),
     || Box::new(vpn_hand::VpnHand::default()),
     || Box::new(vpn_burst::VpnBurst::default()),
+    || Box::new(bot_polling::BotPolling::default()),
+    || Box::new(bot_webhook::BotWebhook::default()),
+    || Box::new(bot_trouble::BotTrouble::default()),
+    || Box::new(bot_access::BotAccess),
+    || Box::new(campaign::Campaign::default()),
+    || Box::new(notices::Notices::default()),
+    || Box::new(stars::Stars::default()),
+    || Box::new(stars::StarsSweep::default()),
 ];
 
 /// Who buys.

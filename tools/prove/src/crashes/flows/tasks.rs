@@ -5,7 +5,20 @@ use crate::crashes::stage::{Stage, pause};
 use crate::program::Patience;
 
 /// Each of these fails once in every process. The last three are there with a server only.
-const ONCE: &[&str] = &["care", "claims", "events", "messages", "money", "vpn", "stops", "notify", "listen"];
+const ONCE: &[&str] = &[
+    "bot",
+    "campaigns",
+    "care",
+    "claims",
+    "events",
+    "messages",
+    "money",
+    "updates",
+    "vpn",
+    "stops",
+    "notify",
+    "listen",
+];
 /// This one fails so often that the owner hears of it.
 const OFTEN: (&str, usize) = ("schedule", 5);
 
@@ -34,6 +47,7 @@ impl Flow for Tasks {
     fn prepare<'a>(&'a mut self, stage: &'a Stage) -> Step<'a> {
         Box::pin(async move {
             stage.with_vpn(super::vpn::NETWORK);
+            stage.with_polling();
             stage.start_plain().await;
             let product = stage.product(&keys(3)).await;
             self.sale = stage.order(&product, "yookassa").await;

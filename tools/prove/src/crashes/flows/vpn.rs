@@ -77,6 +77,11 @@ pub fn own_key() -> String {
     key(77).public().to_string()
 }
 
+/// The key of a peer that the owner's file names and that nobody has.
+pub fn strays_key() -> String {
+    key(88).public().to_string()
+}
+
 fn peers_of(seen: impl IntoIterator<Item = SeenPeer>) -> Peers {
     let networks = |peer: &SeenPeer| peer.allowed.iter().map(ToString::to_string).collect();
     seen.into_iter().map(|peer| (peer.public_key.to_string(), networks(&peer))).collect()
