@@ -3,8 +3,9 @@
 //!
 //! Each part answers a question of an owner: how many webhooks can come at once (`intake`), how many sales (`sale`), how
 //! long a customer waits when everything is far away (`path`), whether a long past slows the shop down (`growth`), what it
-//! costs while nobody buys (`idle`), what addresses and peers of a VPN cost (`vpn`). Whatever cannot be measured as described
-//! ends the run: a wrong figure is worse than none.
+//! costs while nobody buys (`idle`), what addresses and peers of a VPN cost (`vpn`), how close to Telegram's limit it sends
+//! (`talk`). Whatever cannot be measured as described ends the run: a wrong figure is worse than none. Only a peer that
+//! cannot be set up is told instead of measured.
 #![allow(
     clippy::float_arithmetic,
     clippy::print_stdout,
@@ -33,6 +34,7 @@ mod report;
 mod sale;
 mod server;
 mod stub;
+mod talk;
 mod usual;
 mod vpn;
 mod world;
@@ -89,6 +91,7 @@ enum Part {
     Growth,
     Idle,
     Vpn,
+    Talk,
 }
 
 /// How long and how much.
@@ -107,6 +110,12 @@ pub struct Lengths {
     pub past_of_idle: u64,
     /// How long nothing happens.
     pub idle: Duration,
+    /// Recipients of the campaign.
+    pub recipients: usize,
+    /// Recipients of each peer.
+    pub peer_recipients: usize,
+    /// Keys that are sold while a campaign runs.
+    pub keys: usize,
 }
 
 impl Lengths {
@@ -120,6 +129,9 @@ impl Lengths {
                 ended: 50_000,
                 past_of_idle: 1_000,
                 idle: Duration::from_secs(30),
+                recipients: 300,
+                peer_recipients: 200,
+                keys: 10,
             }
         } else {
             Lengths {
@@ -130,6 +142,9 @@ impl Lengths {
                 ended: 1_000_000,
                 past_of_idle: 10_000,
                 idle: Duration::from_secs(600),
+                recipients: 5_000,
+                peer_recipients: 1_000,
+                keys: 60,
             }
         };
         lengths.sales = args.sales.unwrap_or(lengths.sales).max(1);
@@ -186,6 +201,7 @@ async fn measure(part: Part, place: &Place, lengths: &Lengths) -> Result<Section
         Part::Growth => growth::measure(place, lengths).await.context("growth"),
         Part::Idle => idle::measure(place, lengths).await.context("idle"),
         Part::Vpn => vpn::measure(place).await.context("vpn"),
+        Part::Talk => talk::measure(place, lengths).await.context("talk"),
     }
 }
 

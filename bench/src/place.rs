@@ -111,6 +111,17 @@ impl Kept {
         }
     }
 
+    /// Waits until the process ends by itself; whether it ended well. One that takes longer is killed.
+    pub async fn ended(mut self, longest: Duration) -> Result<bool> {
+        match timeout(longest, self.child.wait()).await {
+            Ok(status) => Ok(status?.success()),
+            Err(_) => {
+                self.child.kill().await?;
+                bail!("{} did not end within {longest:?}", self.name)
+            }
+        }
+    }
+
     /// Asks the process to stop and waits until it did.
     pub async fn stop(mut self, signal: &str) -> Result<()> {
         let pid = self.pid.to_string();

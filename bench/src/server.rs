@@ -35,6 +35,17 @@ impl Server {
     /// Starts the program on `database` and waits until it is ready. `slow` makes each of its own syncs 2 ms slower: the
     /// disk of SQLite; PostgreSQL's is slowed at its server.
     pub async fn start(place: &Place, database: &Database, world: &World, slow: bool) -> Result<Server> {
+        Self::start_with(place, database, world, slow, &[]).await
+    }
+
+    /// The same with further settings, by their names in the environment.
+    pub async fn start_with(
+        place: &Place,
+        database: &Database,
+        world: &World,
+        slow: bool,
+        settings: &[(&str, &str)],
+    ) -> Result<Server> {
         let address = free_address()?;
         let slow = slow && matches!(database, Database::Sqlite(_));
         let mut command = place.bare_with_disk(&place.semel, slow);
@@ -42,6 +53,7 @@ impl Server {
         for (name, value) in environment(database, world, address) {
             command.env(name, value);
         }
+        command.envs(settings.iter().copied());
         let since = Stopwatch::start();
         let mut kept = Kept::spawn(place, "semel", command)?;
         eventually("semel is ready", Duration::from_secs(60), async || {
