@@ -1,4 +1,5 @@
-//! The rules of the house: which crate may know which, what the quiet ones never touch, and that every failpoint is listed.
+//! The rules of the house: which crate may know which, what the quiet ones never touch, that every failpoint is listed, and
+//! that no migration that was merged is edited.
 //!
 //! Only normal dependencies count: a test may borrow from anywhere.
 
@@ -10,6 +11,8 @@ use toml::{Table, Value};
 
 #[path = "house/failpoints.rs"]
 mod failpoints;
+#[path = "house/migrations.rs"]
+mod migrations;
 
 /// Every crate of the house and the crates it may name. What is not here is forbidden.
 const ARROWS: &[(&str, &[&str])] = &[

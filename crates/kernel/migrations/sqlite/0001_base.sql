@@ -64,9 +64,8 @@ create index jobs_held on jobs (lease_until) where state = 'running';
 create index jobs_dead on jobs (id) where state = 'dead';
 create index jobs_aside on jobs (state, id) where state in ('cancelled', 'parked');
 
--- Nothing is ever deleted from it, so no number comes twice without `autoincrement`, which writes a second table each time.
 create table history (
-    seq integer primary key,
+    seq integer primary key autoincrement,
     at integer not null,
     entity text not null,
     entity_id text not null,

@@ -34,12 +34,20 @@ pub struct Room {
 /// The kernel's own tables.
 pub const KERNEL: Room = Room {
     name: "kernel",
-    steps: &[Migration {
-        number: 1,
-        name: "base",
-        sqlite: include_str!("../../migrations/sqlite/0001_base.sql"),
-        postgres: include_str!("../../migrations/postgres/0001_base.sql"),
-    }],
+    steps: &[
+        Migration {
+            number: 1,
+            name: "base",
+            sqlite: include_str!("../../migrations/sqlite/0001_base.sql"),
+            postgres: include_str!("../../migrations/postgres/0001_base.sql"),
+        },
+        Migration {
+            number: 2,
+            name: "history_numbers",
+            sqlite: include_str!("../../migrations/sqlite/0002_history_numbers.sql"),
+            postgres: include_str!("../../migrations/postgres/0002_history_numbers.sql"),
+        },
+    ],
 };
 
 const FIRST: Sql = Sql {

@@ -143,6 +143,7 @@ impl Code {
         labels.extend(self.given(".single", 0));
         // What hands its label on to a `write`.
         labels.extend(self.given("change", 1));
+        labels.extend(self.given("silence::keep", 1));
         // The command line has verbs of its own under that name; a transaction is called after its feature.
         labels.extend(self.given("act", 2).into_iter().filter(|label| label.contains('.')));
         for text in &self.0 {

@@ -51,7 +51,11 @@ create view audit_effect (effect_id, kind, sink_class, lease, fence, request_has
         created_at, ended_at
     from jobs where manner is not null;
 
--- audit_msg and audit_recipient stand beside the recipients of campaigns, in 0006_campaigns.
+create view audit_msg (msg_id, dedup_key, chat_id, class, broadcast_id, state, queued_at, ended_at) as
+    select id, dedup_key, chat_id, class, cast(null as text), state, queued_at, ended_at from messages;
+
+create view audit_recipient (broadcast_id, chat_id) as
+    select cast(null as text), cast(null as bigint) where 1 = 0;
 
 create view audit_job (job_id, kind, slot, state, attempts, max_attempts, run_at, lease_until, ended_at) as
     select id, kind, slot, state, attempts, max_attempts, run_at, case when state = 'running' then lease_until end, ended_at

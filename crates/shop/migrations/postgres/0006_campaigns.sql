@@ -105,6 +105,10 @@ create index recipients_queued on recipients (campaign, n, due) where state = 'q
 create index recipients_sending on recipients (campaign) where state = 'sending';
 create index recipients_state on recipients (campaign, state, n);
 create index recipients_ended on recipients (campaign, ended_at) where ended_at is not null;
+create index recipients_unknown on recipients (campaign) where state = 'unknown';
+
+-- Most messages were sent; the list of any others goes by this.
+create index messages_aside on messages (state, id) where state <> 'sent';
 
 create table notice_texts (
     kind text not null,
@@ -123,8 +127,8 @@ create table notice_switches (
     primary key (customer, kind)
 );
 
-drop view if exists audit_msg;
-drop view if exists audit_recipient;
+drop view audit_msg;
+drop view audit_recipient;
 
 -- Messages, and recipients of campaigns, which are messages, too. What a campaign that stands still has yet to send is none
 -- yet; what a running one has yet to send waits since the campaign last went on.

@@ -7,13 +7,8 @@ create table customers (
     phone text,
     language text,
     referrer text references customers (id),
-    -- Since when messages cannot reach them: they blocked the bot.
-    blocked_at integer,
     created_at integer not null
 ) strict;
-
--- Who came by somebody's link: they may ask how many did as often as they like.
-create index customers_referrer on customers (referrer) where referrer is not null;
 
 create table products (
     id text primary key,
@@ -170,9 +165,8 @@ create table postings (
 create unique index postings_capture on postings (provider, merchant, provider_payment_id) where kind = 'capture';
 create index postings_order on postings (order_id) where order_id is not null;
 
--- Nothing is ever deleted from it, so no number comes twice without `autoincrement`, which writes a second table each time.
 create table entries (
-    seq integer primary key,
+    seq integer primary key autoincrement,
     posting text not null references postings (id),
     account text not null references accounts (id),
     currency text not null,
@@ -247,20 +241,9 @@ create table messages (
     uncertain integer not null default 0,
     error text,
     queued_at integer not null,
-    ended_at integer,
-    -- Where it stands in the line of its chat, if it has to go in order; zero for every other.
-    place integer not null default 0
+    ended_at integer
 ) strict;
 
--- The line of each chat whose messages go in order: the last place that was given, and the moment of it. Whoever takes a place
--- holds the row until the commit, so that places become visible in their order.
-create table chat_lines (
-    chat_id integer primary key,
-    place integer not null,
-    queued_at integer not null
-) strict;
-
-create index messages_line on messages (chat_id, queued_at, place) where class = 'ordered' and state = 'queued';
 create index messages_lost on messages (kind) where state = 'unknown';
 create index messages_order on messages (order_id) where order_id is not null;
 create index messages_unknown on messages (queued_at) where uncertain > 0;

@@ -103,8 +103,6 @@ create table peers (
     subscription text not null references subscriptions (id),
     server text not null references servers (id),
     device integer not null,
-    -- Which of all peers that its customer was ever given, from 1: it names the customer's files apart.
-    number integer not null check (number > 0),
     public_key text not null,
     -- Sealed; null when the key is the customer's own.
     private_key text,

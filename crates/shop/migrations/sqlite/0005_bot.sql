@@ -1,13 +1,18 @@
--- The customer's bot: what came in, and the buttons that may be pressed once. A running older program sees new tables that
--- it does not use.
+-- The customer's bot: what came in, and the buttons that may be pressed once; whom messages do not reach, in which order those
+-- of a chat go, and names for the files of VPN access. A running older program sees new tables and columns that it does not
+-- use: what it writes has their defaults. The file needs room for the books' entries twice while this step runs.
 
 -- Updates of Telegram, each once: the key decides, however often one comes. What people wrote is kept until it is worked off.
 create table updates (
     bot text not null,
     update_id integer not null,
+    -- Whose chat with the bot it came from, where it shows whether messages reach that chat.
+    chat_id integer,
     -- 'dead': nobody could read it. What it was stays as long as the row does.
     state text not null check (state in ('received', 'done', 'dead')),
     body text,
+    -- The button that the words in it came to press: it goes on after a death.
+    button text,
     -- Why it could not be read, or why its job gave up.
     error text,
     received_at integer not null,
@@ -38,7 +43,9 @@ create index intents_expired on intents (expires_at);
 create table dialogs (
     bot text not null,
     chat_id integer not null,
-    step text not null check (step in ('broadcast', 'support', 'paysupport')),
+    step text not null check (step in ('broadcast', 'support', 'paysupport', 'contact')),
+    -- The button that waits for the words, if one does.
+    button text,
     expires_at integer not null,
     primary key (bot, chat_id)
 ) strict;
@@ -49,3 +56,61 @@ create table star_checkouts (
     question text not null,
     approved_at integer not null
 ) strict;
+
+-- An owner answers a customer by replying to the message with their words, which Telegram names by its number.
+create index messages_to_owners on messages (chat_id, telegram_id) where kind = 'alert' and telegram_id is not null;
+
+-- Since when messages cannot reach them: they blocked the bot.
+alter table customers add column blocked_at integer;
+
+-- Who came by somebody's link: they may ask how many did as often as they like.
+create index customers_referrer on customers (referrer) where referrer is not null;
+
+-- Where it stands in the line of its chat, if it has to go in order; zero for every other, and so for all that older programs
+-- wrote: they let none go in order.
+alter table messages add column place integer not null default 0;
+
+create index messages_line on messages (chat_id, queued_at, place) where class = 'ordered' and state = 'queued';
+
+-- The line of each chat whose messages go in order: the last place that was given, and the moment of it. Whoever takes a place
+-- holds the row until the commit, so that places become visible in their order.
+create table chat_lines (
+    chat_id integer primary key,
+    place integer not null,
+    queued_at integer not null
+) strict;
+
+-- Which of all peers that its customer was ever given, from 1: it names the customer's files apart. The default is for an older
+-- program that still adds some.
+alter table peers add column number integer not null default 1 check (number > 0);
+
+update peers set number = given.number
+    from (select p.id, row_number() over (partition by s.customer order by p.created_at, p.id) as number
+        from peers p join subscriptions s on s.id = p.subscription) given
+    where given.id = peers.id;
+
+-- The numbers of entries without `autoincrement`, which writes a second table at every row. Nothing is ever deleted from the
+-- books, so the highest number is the highest ever given, and the next one is new without it. The table is made anew under its
+-- own name: SQLite renames none to a name of which views speak.
+create table entries_before as select * from entries order by seq;
+
+drop table entries;
+
+create table entries (
+    seq integer primary key,
+    posting text not null references postings (id),
+    account text not null references accounts (id),
+    currency text not null,
+    amount integer not null check (amount <> 0)
+) strict;
+
+insert into entries select * from entries_before order by rowid;
+
+drop table entries_before;
+
+create index entries_account on entries (account, seq);
+create index entries_posting on entries (posting);
+
+-- Entries never change.
+create trigger entries_no_update before update on entries begin select raise(abort, 'entries never change'); end;
+create trigger entries_no_delete before delete on entries begin select raise(abort, 'entries never change'); end;

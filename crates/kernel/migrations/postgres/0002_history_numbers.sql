@@ -1,0 +1,2 @@
+-- The numbers of the history without SQLite's `autoincrement`: PostgreSQL has none, so there is nothing to do, and a running
+-- older program sees nothing.
