@@ -40,6 +40,8 @@ enum Doing {
     Again,
     /// Stays alive for another day, the first time with a hint that comes while it runs.
     AgainPulled,
+    /// Lets others go first.
+    MakeWay,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -98,6 +100,10 @@ impl Job for Errand {
             Doing::ComeBack => {
                 let at = cx.store.now() + Duration::from_secs(600);
                 return Err(JobError::Later { at, text: "come back in ten minutes".into() });
+            }
+            Doing::MakeWay => {
+                let at = cx.store.now() + DAY;
+                return Err(JobError::NotItsTurn { at, text: "others go first".into() });
             }
             Doing::GiveUp => {
                 return Err(JobError::DeadLetter { text: "there is no such shop".into(), outcome: Outcome::Failed });
@@ -480,6 +486,17 @@ semel_kernel::each_store! { ROOMS;
         }
     }
 
+    async fn a_job_that_waits_for_its_turn_is_told_as_waiting(t: TestStore) {
+        let (desk, workers) = (Desk::new(&t.store), workers(&t, &t.store, "one"));
+        let id = order(&t, "bread", Doing::MakeWay).await;
+        assert_eq!(workers.run_due(&desk).await, Ok(1));
+        let (job, why) = view(&t, &id).await;
+        assert_eq!((job.state.as_str(), job.attempts), ("ready", 0));
+        assert!(why.contains("others go first"), "{why}");
+        assert_eq!(t.number("select count(*) from history where to_state = 'waiting'").await, 1);
+        assert_eq!(t.number("select count(*) from history where to_state = 'retry'").await, 0, "nothing was tried");
+    }
+
     async fn a_panic_is_a_failed_attempt_and_nothing_more(t: TestStore) {
         let (desk, workers) = (Desk::new(&t.store), workers(&t, &t.store, "one"));
         let id = order(&t, "mistake", Doing::Panic).await;
@@ -583,6 +600,50 @@ semel_kernel::each_store! { ROOMS;
         stop.cancel();
         desk.gate.add_permits(1);
         assert_eq!(serving.await.unwrap(), Ok(()));
+        assert_eq!(state(&t, &id).await, ("done".into(), 1));
+    }
+
+    async fn a_database_that_fails_while_the_program_stops_costs_no_claim(t: TestStore) {
+        let lease = Duration::from_millis(600);
+        let (desk, workers) = (Desk::new(&t.store), Arc::new(workers_for(&t, &t.store, "one", lease)));
+        let id = order(&t, "bread", Doing::Wait).await;
+        let stop = CancellationToken::new();
+        let serving = tokio::spawn(Arc::clone(&workers).serve(LANE, desk.clone(), stop.clone()));
+        let keeping = tokio::spawn(Arc::clone(&workers).keep(stop.clone()));
+        eventually("it runs", async || desk.ran("bread") == 1).await;
+        stop.cancel();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        t.store.write("hide", |tx| tx.execute("alter table jobs rename to hidden", &[])).await.unwrap();
+        tokio::time::sleep(lease).await;
+        t.store.write("show", |tx| tx.execute("alter table hidden rename to jobs", &[])).await.unwrap();
+        t.advance(Duration::from_millis(400)).await;
+        eventually("its claim is renewed all the same", async || {
+            t.number("select lease_until - semel_now() from jobs where slot = 'bread'").await == 600
+        })
+        .await;
+        desk.gate.add_permits(1);
+        assert_eq!(serving.await.unwrap(), Ok(()));
+        assert_eq!(keeping.await.unwrap(), Ok(()));
+        assert_eq!(state(&t, &id).await, ("done".into(), 1));
+    }
+
+    async fn what_still_runs_while_the_program_stops_is_nobody_elses(t: TestStore) {
+        let lease = Duration::from_millis(600);
+        let (desk, workers) = (Desk::new(&t.store), Arc::new(workers_for(&t, &t.store, "one", lease)));
+        let id = order(&t, "bread", Doing::Wait).await;
+        let stop = CancellationToken::new();
+        let serving = tokio::spawn(Arc::clone(&workers).serve(LANE, desk.clone(), stop.clone()));
+        let keeping = tokio::spawn(Arc::clone(&workers).keep(stop.clone()));
+        eventually("it runs", async || desk.ran("bread") == 1).await;
+        stop.cancel();
+        t.advance(Duration::from_millis(400)).await;
+        eventually("its claim is renewed all the same", async || {
+            t.number("select lease_until - semel_now() from jobs where slot = 'bread'").await == 600
+        })
+        .await;
+        desk.gate.add_permits(1);
+        assert_eq!(serving.await.unwrap(), Ok(()));
+        assert_eq!(keeping.await.unwrap(), Ok(()));
         assert_eq!(state(&t, &id).await, ("done".into(), 1));
     }
 }

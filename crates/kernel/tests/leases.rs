@@ -7,7 +7,7 @@ use std::time::Duration;
 use semel_kernel::clock::Time;
 use semel_kernel::leases::{Lease, Sole, holder, keep, release, serve, supersede, take};
 use semel_kernel::store::migrate::{KERNEL, Room};
-use semel_kernel::store::{Store, StoreError};
+use semel_kernel::store::{Engine, Store, StoreError};
 use semel_kernel::testing::eventually;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -101,6 +101,20 @@ semel_kernel::each_store! { ROOMS;
         assert!(!releases(&t.store, &first).await, "it was released twice");
         let second = takes(&t.store, "second").await.unwrap();
         assert!(second.fence > first.fence);
+    }
+
+    /// A lock of a session belongs to one connection of a pool: it keeps that from everybody else, and what is freed on another
+    /// stays locked.
+    async fn a_lease_is_a_row_and_no_lock_of_a_session(t: TestStore) {
+        let first = takes(&t.store, "first").await.unwrap();
+        if t.engine() == Engine::Postgres {
+            let locks = "select count(*) from pg_locks where locktype = 'advisory'
+                and database = (select oid from pg_database where datname = current_database())";
+            assert_eq!(t.number(locks).await, 0);
+        }
+        let elsewhere = t.rival();
+        assert!(releases(&elsewhere, &first).await, "whoever can show it gives it back, on any connection");
+        assert!(takes(&elsewhere, "second").await.is_some());
     }
 
     async fn a_holder_that_is_known_to_be_dead_is_superseded(t: TestStore) {

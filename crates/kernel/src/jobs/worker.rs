@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -92,6 +92,8 @@ pub struct Workers<C> {
     on_dead: Option<OnDead>,
     /// Claims that this process works on now.
     running: Mutex<HashSet<(String, i64)>>,
+    /// The lanes that are served now.
+    served: TaskTracker,
     /// Whether some end could not be written: then claims of this process may have to run out.
     stranded: AtomicBool,
 }
@@ -107,6 +109,7 @@ impl<C: Clone + Send + Sync + 'static> Workers<C> {
             lanes: Vec::new(),
             on_dead: None,
             running: Mutex::default(),
+            served: TaskTracker::new(),
             stranded: AtomicBool::new(false),
         }
     }
@@ -147,6 +150,7 @@ impl<C: Clone + Send + Sync + 'static> Workers<C> {
 
     /// Claims and runs the jobs of `lane` until `stop`; then waits for the running ones.
     pub async fn serve(self: Arc<Self>, lane: &'static str, cx: C, stop: CancellationToken) -> Result<(), StoreError> {
+        let _served = self.served.token();
         let wake = self.store.waker(lane);
         let slots = Arc::new(Semaphore::new(self.options.concurrency));
         let running = TaskTracker::new();
@@ -234,25 +238,43 @@ impl<C: Clone + Send + Sync + 'static> Workers<C> {
         }
     }
 
-    /// Renews this process's claims and gives back those of others that ran out, until `stop`.
+    /// Renews this process's claims and gives back those of others that ran out, until `stop`, and until the lanes that are served
+    /// have ended after it: what still runs then must not look lost, or another copy would do it once more.
     pub async fn keep(self: Arc<Self>, stop: CancellationToken) -> Result<(), StoreError> {
+        let over = async {
+            stop.cancelled().await;
+            self.served.close();
+            self.served.wait().await;
+        };
+        let mut over = pin!(over);
         loop {
             tokio::select! {
-                () = stop.cancelled() => return Ok(()),
+                () = &mut over => return Ok(()),
                 () = tokio::time::sleep(self.options.lease / 3) => {}
             }
-            // An idle program renews nothing, so an embedded database sees no statement from it.
-            let held: Vec<serde_json::Value> =
-                claims(&self.running).iter().map(|(job, fence)| serde_json::json!([job, fence])).collect();
-            if !held.is_empty() {
-                let (owner, lease) = (self.options.owner.clone(), millis(self.options.lease));
-                let held = serde_json::Value::from(held).to_string();
-                self.store.single("jobs.renew", move |tx| tx.execute(sql::RENEW, args![&owner, lease, &held])).await?;
-            }
-            if self.store.engine() == Engine::Postgres || self.stranded.load(Ordering::SeqCst) {
-                self.take_lost(None).await?;
+            match self.keep_once().await {
+                // Nobody starts this again while the program stops.
+                Err(error) if stop.is_cancelled() => {
+                    tracing::warn!(%error, "could not renew the claims of what still runs; trying again");
+                }
+                kept => kept?,
             }
         }
+    }
+
+    async fn keep_once(&self) -> Result<(), StoreError> {
+        // An idle program renews nothing, so an embedded database sees no statement from it.
+        let held: Vec<serde_json::Value> =
+            claims(&self.running).iter().map(|(job, fence)| serde_json::json!([job, fence])).collect();
+        if !held.is_empty() {
+            let (owner, lease) = (self.options.owner.clone(), millis(self.options.lease));
+            let held = serde_json::Value::from(held).to_string();
+            self.store.single("jobs.renew", move |tx| tx.execute(sql::RENEW, args![&owner, lease, &held])).await?;
+        }
+        if self.store.engine() == Engine::Postgres || self.stranded.load(Ordering::SeqCst) {
+            self.take_lost(None).await?;
+        }
+        Ok(())
     }
 
     /// How long to wait for the job that is due next, `next` milliseconds from now.
@@ -376,7 +398,12 @@ impl<C: Clone + Send + Sync + 'static> Workers<C> {
                 if rows == 0 {
                     return Ok(()); // Another worker holds a higher fence: this run changes nothing.
                 }
-                claim.tell(tx, if dead { "failed" } else { "retry" }, Some(&text))?;
+                let how = match &*error {
+                    JobError::NotItsTurn { .. } => "waiting",
+                    _ if dead => "failed",
+                    _ => "retry",
+                };
+                claim.tell(tx, how, Some(&text))?;
                 if dead && let Some(on_dead) = &on_dead {
                     let dead = Dead {
                         job: claim.job.clone(),
