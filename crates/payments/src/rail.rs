@@ -36,6 +36,14 @@ impl Rail {
         }
     }
 
+    /// Whether a payment needs the customer's e-mail or phone, because a fiscal receipt goes there.
+    pub fn needs_contact(&self) -> bool {
+        match self {
+            Rail::YooKassa(shop) => shop.receipt.is_some(),
+            Rail::Heleket(_) | Rail::CrystalPay(_) | Rail::Stars(_) => false,
+        }
+    }
+
     /// Which account it is there: the shop's number, the merchant's uuid, the desk's login or the bot's id.
     pub fn merchant(&self) -> &str {
         match self {

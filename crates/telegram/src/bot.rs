@@ -80,26 +80,14 @@ impl Bot {
     ///
     /// Equal arguments give equal bytes.
     pub fn send_message(&self, message_id: &str, message: &SendMessage) -> Request {
-        let mut body = json!({ "chat_id": message.chat_id, "text": message.text });
-        if let Some(mode) = message.parse_mode {
-            body["parse_mode"] = Value::from(mode.name());
-        }
-        if !message.buttons.is_empty() {
-            body["reply_markup"] = keyboard(&message.buttons);
-        }
-        if message.disable_preview {
-            body["link_preview_options"] = json!({ "is_disabled": true });
-        }
+        let mut body = text_body(message);
         if message.protect {
             body["protect_content"] = Value::from(true);
         }
         if message.silent {
             body["disable_notification"] = Value::from(true);
         }
-        let mut request = self.call("sendMessage", body.to_string().into_bytes());
-        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        request.headers_mut().insert(MESSAGE_ID, header_value(message_id));
-        request
+        self.message_call("sendMessage", message_id, &body)
     }
 
     /// Sends a file. `message_id` is ours, and the same in every repeat of this message.
@@ -165,6 +153,19 @@ impl Bot {
         self.token.split_once(':').map_or(self.token.as_str(), |(_, secret)| secret)
     }
 
+    /// A call that is a message of ours: its id travels with it.
+    pub(crate) fn message_call(&self, method: &str, message_id: &str, body: &Value) -> Request {
+        let mut request = self.json_call(method, body);
+        request.headers_mut().insert(MESSAGE_ID, header_value(message_id));
+        request
+    }
+
+    pub(crate) fn json_call(&self, method: &str, body: &Value) -> Request {
+        let mut request = self.call(method, body.to_string().into_bytes());
+        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        request
+    }
+
     pub(crate) fn call(&self, method: &str, body: Vec<u8>) -> Request {
         let mut request = Request::new(body);
         *request.method_mut() = Method::POST;
@@ -175,6 +176,21 @@ impl Bot {
     fn address(&self, method: &str) -> String {
         format!("{}/bot{}/{method}", self.api_url, self.token)
     }
+}
+
+/// What sending a text and editing one have in common.
+pub(crate) fn text_body(message: &SendMessage) -> Value {
+    let mut body = json!({ "chat_id": message.chat_id, "text": message.text });
+    if let Some(mode) = message.parse_mode {
+        body["parse_mode"] = Value::from(mode.name());
+    }
+    if !message.buttons.is_empty() {
+        body["reply_markup"] = keyboard(&message.buttons);
+    }
+    if message.disable_preview {
+        body["link_preview_options"] = json!({ "is_disabled": true });
+    }
+    body
 }
 
 /// What sending a document and sending a picture have in common.
@@ -189,7 +205,7 @@ struct Upload<'a> {
 }
 
 /// Buttons as Telegram reads them, in a JSON body or as the text of a form's field.
-pub(crate) fn keyboard(buttons: &[Vec<Button>]) -> Value {
+fn keyboard(buttons: &[Vec<Button>]) -> Value {
     json!({ "inline_keyboard": buttons })
 }
 
@@ -223,7 +239,7 @@ fn is_token(text: &str) -> bool {
 
 /// An id as a header. Ours are plain ASCII and pass unchanged; any other byte is percent-encoded, so that different ids
 /// stay different and nobody can end the header early.
-pub(crate) fn header_value(id: &str) -> HeaderValue {
+fn header_value(id: &str) -> HeaderValue {
     let mut plain = String::with_capacity(id.len());
     for byte in id.bytes() {
         if byte.is_ascii_graphic() && byte != b'%' {

@@ -1,9 +1,7 @@
 //! Invoices in Telegram Stars, and the word that lets somebody pay one.
 
-use http::HeaderValue;
 use serde_json::json;
 
-use crate::bot::{MESSAGE_ID, header_value};
 use crate::methods::cut;
 use crate::{Bot, Request};
 
@@ -46,10 +44,7 @@ impl Bot {
             "prices": [{ "label": title, "amount": invoice.stars }],
             "start_parameter": "invoice",
         });
-        let mut request = self.json_call("sendInvoice", &body);
-        let id: HeaderValue = header_value(message_id);
-        request.headers_mut().insert(MESSAGE_ID, id);
-        request
+        self.message_call("sendInvoice", message_id, &body)
     }
 
     /// Lets somebody pay, or refuses with a sentence that they read. Telegram waits for ten seconds, and one query is answered once.
@@ -72,6 +67,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::bot::MESSAGE_ID;
 
     fn bot() -> Bot {
         Bot::new("https://api.telegram.org", "123456789:AAE-test_token_for_offline_use_0001").expect("a bot")

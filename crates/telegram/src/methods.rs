@@ -1,10 +1,8 @@
 //! Calls about updates, buttons and the menu: everything that is not a message of its own.
 
-use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Method};
 use serde_json::{Value, json};
 
-use crate::bot::{MESSAGE_ID, header_value, keyboard};
+use crate::bot::text_body;
 use crate::{Bot, Outcome, Request, Response, SendMessage};
 
 /// The kinds of updates that are asked for. Telegram remembers the list until another one is given.
@@ -89,29 +87,17 @@ impl Bot {
         self.json_call("setMyCommands", &body)
     }
 
+    /// Asks about a chat; it shows itself to nobody in it. Telegram knows none for a person who never wrote to the bot.
+    pub fn get_chat(&self, chat_id: i64) -> Request {
+        self.json_call("getChat", &json!({ "chat_id": chat_id }))
+    }
+
     /// Gives the message `telegram_id` of a chat another text and other buttons. `message_id` is ours, and the same in every
     /// repeat. Read the answer as [`Sent`](crate::Sent) with [`Bot::sent`].
     pub fn edit_text(&self, message_id: &str, telegram_id: i64, message: &SendMessage) -> Request {
-        let mut body = json!({ "chat_id": message.chat_id, "message_id": telegram_id, "text": message.text });
-        if let Some(mode) = message.parse_mode {
-            body["parse_mode"] = Value::from(mode.name());
-        }
-        if !message.buttons.is_empty() {
-            body["reply_markup"] = keyboard(&message.buttons);
-        }
-        if message.disable_preview {
-            body["link_preview_options"] = json!({ "is_disabled": true });
-        }
-        let mut request = self.json_call("editMessageText", &body);
-        request.headers_mut().insert(MESSAGE_ID, header_value(message_id));
-        request
-    }
-
-    pub(crate) fn json_call(&self, method: &str, body: &Value) -> Request {
-        let mut request = self.call(method, body.to_string().into_bytes());
-        *request.method_mut() = Method::POST;
-        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        request
+        let mut body = text_body(message);
+        body["message_id"] = Value::from(telegram_id);
+        self.message_call("editMessageText", message_id, &body)
     }
 }
 
@@ -129,7 +115,7 @@ pub(crate) fn cut(text: &str, limit: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::utf16_len;
+    use crate::{Gone, utf16_len};
 
     const TOKEN: &str = "123456789:AAE-test_token_for_offline_use_0001";
 
@@ -170,6 +156,16 @@ mod tests {
     fn a_second_poller_is_told_so() {
         let said = json!({ "ok": false, "error_code": 409, "description": "Conflict: terminated by other getUpdates request" });
         assert!(matches!(bot().updates(&answer(409, &said)), Outcome::Conflict { .. }));
+    }
+
+    #[test]
+    fn a_person_who_never_wrote_to_the_bot_has_no_chat() {
+        let asked = bot().get_chat(42);
+        assert!(asked.uri().path().ends_with("/getChat"));
+        assert_eq!(body(&asked), json!({ "chat_id": 42 }));
+        let said = json!({ "ok": false, "error_code": 400, "description": "Bad Request: chat not found" });
+        let gone = bot().read::<Value>(&answer(400, &said));
+        assert!(matches!(gone, Outcome::ChatGone { reason: Gone::NotFound, .. }), "{gone:?}");
     }
 
     #[test]

@@ -56,6 +56,8 @@ pub struct Said {
     pub text: String,
     /// The command that it begins with.
     pub command: Option<Command>,
+    /// The number of the message in this chat that it replies to.
+    pub reply_to: Option<i64>,
 }
 
 /// A command at the beginning of a message: `/start ref_42`.
@@ -204,6 +206,8 @@ struct WireMessage {
     #[serde(default)]
     entities: Vec<WireEntity>,
     #[serde(default)]
+    reply_to_message: Option<Value>,
+    #[serde(default)]
     successful_payment: Option<WirePaid>,
     #[serde(default)]
     refunded_payment: Option<WirePaid>,
@@ -281,6 +285,7 @@ fn checkout(query: WireCheckout) -> Checkout {
 
 fn said(message: WireMessage) -> Said {
     let text = message.text.unwrap_or_default();
+    let reply_to = message.reply_to_message.and_then(|message| message.get("message_id")?.as_i64());
     let begins = message.entities.iter().find(|entity| entity.kind == "bot_command" && entity.offset == 0);
     let command = begins.and_then(|entity| command(&text, entity.length));
     Said {
@@ -289,6 +294,7 @@ fn said(message: WireMessage) -> Said {
         from: message.from.filter(|user| !user.is_bot).map(Person::from),
         text,
         command,
+        reply_to,
     }
 }
 
@@ -364,7 +370,15 @@ mod tests {
         assert_eq!(said.from, Some(Person { id: 42, language: Some("ru".into()) }));
         let bot = json!({ "update_id": 1, "message": { "chat": { "id": 4, "type": "group" }, "from": { "id": 9, "is_bot": true } } });
         let What::Said(said) = read(bot) else { panic!("a message") };
-        assert!(said.from.is_none() && !said.private && said.text.is_empty());
+        assert!(said.from.is_none() && !said.private && said.text.is_empty() && said.reply_to.is_none());
+    }
+
+    #[test]
+    fn a_reply_names_its_message() {
+        let mut reply = message("yes", json!([]));
+        reply["message"]["reply_to_message"] = json!({ "message_id": 17, "chat": { "id": 42 }, "text": "really?" });
+        let What::Said(said) = read(reply) else { panic!("a message") };
+        assert_eq!(said.reply_to, Some(17));
     }
 
     #[test]
