@@ -20,7 +20,6 @@ each_store! { ROOMS;
             events::STATEMENTS,
             ledger::STATEMENTS,
             messages::STATEMENTS,
-            messages::list::STATEMENTS,
             notices::STATEMENTS,
             orders::STATEMENTS,
             owner_log::STATEMENTS,

@@ -10,11 +10,11 @@ use serde_json::{Value, json};
 use semel_kernel::clock::Time;
 use semel_shop::audit::stops::{self, StopId};
 use semel_shop::owner_log::{Entry, flows};
-use semel_shop::web::{Problem, Strict};
+use semel_shop::web::{Problem, Strict, page_size};
 
 use super::Doors;
 use super::auth::Caller;
-use super::care::{LONGEST_PAGE, PAGE, Page, misfit, not_there, page};
+use super::care::{Page, misfit, not_there, page};
 
 pub(super) fn routes() -> Router<Doors> {
     Router::new()
@@ -62,10 +62,7 @@ struct LogPage {
 
 /// The newest first; with `after`, in the order of the chain from there.
 async fn log(State(doors): State<Doors>, Query(asked): Query<LogPage>) -> Result<Response, Problem> {
-    let limit = asked.limit.unwrap_or(PAGE);
-    if !(1..=LONGEST_PAGE).contains(&limit) {
-        return Err(misfit("limit", format!("between 1 and {LONGEST_PAGE}, not {limit}")).into());
-    }
+    let limit = page_size(asked.limit)?;
     if asked.after.is_some() && asked.cursor.is_some() {
         return Err(misfit("after", "give either after or cursor".into()).into());
     }

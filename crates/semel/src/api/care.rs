@@ -15,7 +15,7 @@ use semel_kernel::inbox::{self, InboxId};
 use semel_kernel::jobs::{self, JobId};
 use semel_shop::audit;
 use semel_shop::checkout::{self, PaymentId};
-use semel_shop::web::{Problem, Strict};
+use semel_shop::web::{self, Problem, Strict};
 use semel_shop::{Error, messages, owner_log};
 
 use super::Doors;
@@ -42,8 +42,6 @@ pub(super) fn routes(trusted: bool) -> Router<Doors> {
     router
 }
 
-pub(super) const PAGE: i64 = 50;
-pub(super) const LONGEST_PAGE: i64 = 200;
 const JOB_STATES: &[&str] = &["ready", "running", "done", "dead", "cancelled", "parked"];
 const INBOX_STATES: &[&str] = &["received", "applied", "ignored", "quarantined"];
 
@@ -57,11 +55,7 @@ pub(super) struct Page {
 
 impl Page {
     pub(super) fn limit(&self) -> Result<i64, Error> {
-        let limit = self.limit.unwrap_or(PAGE);
-        if (1..=LONGEST_PAGE).contains(&limit) {
-            return Ok(limit);
-        }
-        Err(misfit("limit", format!("between 1 and {LONGEST_PAGE}, not {limit}")))
+        web::page_size(self.limit)
     }
 
     /// The state that is asked for: a misspelt one must not look like an empty list.
@@ -76,10 +70,7 @@ impl Page {
 
     /// Where the page before ended, if it looks like one of ours.
     pub(super) fn cursor(&self, sound: impl Fn(&str) -> bool) -> Result<Option<String>, Error> {
-        match self.cursor.as_deref().filter(|cursor| !cursor.is_empty()) {
-            Some(cursor) if !sound(cursor) => Err(misfit("cursor", "give the next_cursor of the page before".into())),
-            cursor => Ok(cursor.map(str::to_owned)),
-        }
+        web::cursor(self.cursor.as_deref(), |text| sound(text).then(|| text.to_owned()))
     }
 }
 
@@ -87,12 +78,8 @@ pub(super) fn misfit(field: &str, reason: String) -> Error {
     Error::Invalid { field: field.to_owned(), reason }
 }
 
-pub(super) fn page(mut items: Vec<Value>, limit: i64) -> Response {
-    let wanted = usize::try_from(limit).unwrap_or(50);
-    let more = items.len() > wanted;
-    items.truncate(wanted);
-    let next = more.then(|| items.last().map(|item| item["id"].clone())).flatten();
-    Json(json!({ "items": items, "next_cursor": next })).into_response()
+pub(super) fn page(items: Vec<Value>, limit: i64) -> Response {
+    web::page(items, limit, |item: &Value| item["id"].clone())
 }
 
 async fn list_inbox(State(doors): State<Doors>, Query(asked): Query<Page>) -> Result<Response, Problem> {

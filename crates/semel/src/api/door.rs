@@ -76,6 +76,7 @@ const WAYS: &[Way] = &[
         &["title", "description", "price", "active", "promise_hours", "version"],
     ),
     owner(POST, "/api/v1/products/{id}/stock", "stock.import", &["items"]),
+    owner(POST, "/api/v1/products/{id}/stock/withdraw", "stock.withdraw", &["items"]),
     owner(POST, "/api/v1/orders/{id}/cancel", "order.cancel", &["reason"]),
     Way {
         method: POST,

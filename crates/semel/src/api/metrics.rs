@@ -138,8 +138,9 @@ const LEVELS: &[(&str, &str, &str)] = &[
     ),
     (
         "semel_messages_unknown",
-        "Messages whose fate Telegram did not tell",
-        "select kind, state, count(*) from messages where state = 'unknown' group by kind, state",
+        "Messages, those of campaigns among them, whose fate Telegram did not tell",
+        "select kind, state, count(*) from messages where state = 'unknown' group by kind, state
+         union all select 'campaign', state, count(*) from recipients where state = 'unknown' group by state",
     ),
 ];
 

@@ -90,7 +90,7 @@ pub fn routes(doors: &Doors, trusted: bool) -> Router {
         .merge(semel_shop::campaigns::http::routes())
         .merge(semel_shop::catalog::http::routes())
         .merge(semel_shop::customers::http::routes())
-        .merge(semel_shop::messages::list::routes())
+        .merge(semel_shop::messages::http::routes())
         .merge(semel_shop::notices::http::routes())
         .merge(semel_shop::orders::http::routes())
         .merge(semel_shop::subscriptions::http::routes())

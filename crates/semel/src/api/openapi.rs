@@ -40,7 +40,7 @@ mod tests {
     /// The sources that register routes, under the names by which `mod.rs` merges them.
     const SOURCES: &[(&str, &str)] = &[
         ("semel_shop::campaigns::http", include_str!("../../../shop/src/campaigns/http.rs")),
-        ("semel_shop::messages::list", include_str!("../../../shop/src/messages/list.rs")),
+        ("semel_shop::messages::http", include_str!("../../../shop/src/messages/http.rs")),
         ("semel_shop::notices::http", include_str!("../../../shop/src/notices/http.rs")),
         ("semel_shop::catalog::http", include_str!("../../../shop/src/catalog/http.rs")),
         ("semel_shop::customers::http", include_str!("../../../shop/src/customers/http.rs")),

@@ -130,6 +130,9 @@ async fn answer(asker: &Asker, verb: Verb) -> anyhow::Result<ExitCode> {
         }
         Verb::Product(verb) => product(asker, verb).await,
         Verb::Stock(StockVerb::Import { product, file }) => stock::import(asker, &product, &file).await,
+        Verb::Stock(StockVerb::Withdraw { product, keys, file }) => {
+            stock::withdraw(asker, &product, &keys, file.as_deref()).await
+        }
         Verb::Stock(StockVerb::Release { product, all: _, reason }) => safe::release(asker, product, reason).await,
         Verb::Safe(verb) => safe::safe(asker, verb).await,
         Verb::Job(verb) => job(asker, verb).await,

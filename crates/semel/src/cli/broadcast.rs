@@ -23,7 +23,7 @@ const LEFT_OUT: &str = "they blocked the bot, are gone, or switched campaigns of
 /// What an unknown end means, honestly.
 const MAY_HAVE_IT: &str = ": may have it or not, and it does not go to them again";
 
-/// What can be done with campaigns here. Buttons, changes and a time to begin at go over the API.
+/// What can be done with campaigns here. Changes of one that is written go over the API.
 #[derive(Subcommand)]
 pub enum BroadcastVerb {
     /// Campaigns, the newest first
@@ -45,12 +45,16 @@ pub enum BroadcastVerb {
         /// Who gets it: the name of a saved segment; everybody when left out
         #[arg(long)]
         segment: Option<String>,
-        /// A picture or a file that goes with it, 20 MB at most; the words below it are shorter then
+        /// A file that goes with it, 20 MB at most, or a picture, 10 MB at most; the words below it are shorter then
         #[arg(long, value_name = "FILE")]
         file: Option<PathBuf>,
         /// How the file is shown: photo or document; by its name when left out
         #[arg(long = "as", value_name = "KIND", requires = "file", value_parser = ["photo", "document"])]
         kind: Option<String>,
+        /// A button below the words: what stands on it, and the address that it opens. Each has a row of its own; the same for
+        /// every language
+        #[arg(long = "button", num_args = 2, value_names = ["TEXT", "URL"])]
+        buttons: Vec<String>,
         /// When nobody tells whether a message arrived: at_most_once leaves it at that, at_least_once sends it again, so that
         /// somebody may have it twice
         #[arg(long, default_value = "at_most_once", value_parser = ["at_least_once", "at_most_once"])]
@@ -73,6 +77,9 @@ pub enum BroadcastVerb {
         /// The number of people, for a script that cannot be asked
         #[arg(long, value_name = "PEOPLE")]
         confirm: Option<i64>,
+        /// Let it begin by itself at this moment, with the people of that moment, as in 2026-03-01T12:00:00+03:00
+        #[arg(long, value_name = "TIME")]
+        at: Option<String>,
         /// Do not wait for its end
         #[arg(long)]
         detach: bool,
@@ -111,9 +118,10 @@ pub enum BroadcastVerb {
 pub(super) async fn broadcast(asker: &Asker, verb: BroadcastVerb) -> anyhow::Result<ExitCode> {
     match verb {
         BroadcastVerb::List { state } => list(asker, state).await,
-        BroadcastVerb::Create { title, ru, en, segment, file, kind, class } => {
+        BroadcastVerb::Create { title, ru, en, segment, file, kind, buttons, class } => {
             let file = file.map(|path| Attached::read(&path, kind)).transpose()?;
-            let texts = texts(ru, en)?;
+            let mut texts = texts(ru, en)?;
+            add_buttons(&mut texts, &buttons);
             create(asker, json!({ "title": title, "texts": texts, "class": class }), segment, file).await
         }
         BroadcastVerb::Preview { id } => {
@@ -125,7 +133,7 @@ pub(super) async fn broadcast(asker: &Asker, verb: BroadcastVerb) -> anyhow::Res
             let how = if asker.is_running() { "it comes in a moment" } else { "it comes when `semel serve` runs" };
             out::lines(&format!("the test goes to the owners; {how}"))
         }
-        BroadcastVerb::Start { id, confirm, detach } => start(asker, &id, confirm, detach).await,
+        BroadcastVerb::Start { id, confirm, at, detach } => start(asker, &id, confirm, at, detach).await,
         BroadcastVerb::Pause { id } => act(asker, &id, "pause").await,
         BroadcastVerb::Resume { id } => act(asker, &id, "resume").await,
         BroadcastVerb::Cancel { id } => act(asker, &id, "cancel").await,
@@ -185,6 +193,15 @@ fn texts(ru: Option<PathBuf>, en: Option<PathBuf>) -> anyhow::Result<Map<String,
     Ok(texts)
 }
 
+/// Puts buttons below the words of each language; each of them is a text and, behind it, an address.
+fn add_buttons(texts: &mut Map<String, Value>, buttons: &[String]) {
+    let rows: Vec<Value> =
+        buttons.chunks(2).map(|button| json!([{ "text": button.first(), "url": button.get(1) }])).collect();
+    for words in texts.values_mut() {
+        words["buttons"] = Value::from(rows.clone());
+    }
+}
+
 /// A picture or a file of this machine.
 #[derive(Debug)]
 struct Attached {
@@ -231,8 +248,14 @@ async fn act(asker: &Asker, id: &str, what: &str) -> anyhow::Result<ExitCode> {
     out::lines(&status(&asker.post(&format!("/api/v1/campaigns/{id}/{what}"), json!({})).await?))
 }
 
-/// Shows what would be sent, asks for the number of people, and begins.
-async fn start(asker: &Asker, id: &str, confirm: Option<i64>, detach: bool) -> anyhow::Result<ExitCode> {
+/// Shows what would be sent, asks for the number of people, and begins, or lets it begin by itself `at` a moment.
+async fn start(
+    asker: &Asker,
+    id: &str,
+    confirm: Option<i64>,
+    at: Option<String>,
+    detach: bool,
+) -> anyhow::Result<ExitCode> {
     let seen = asker.post(&format!("/api/v1/campaigns/{id}/preview"), json!({})).await?;
     let people = seen["audience"]["to_send"].as_i64().unwrap_or(0);
     if let Some(missing) = seen["missing"].as_str() {
@@ -247,7 +270,13 @@ async fn start(asker: &Asker, id: &str, confirm: Option<i64>, detach: bool) -> a
         }
     };
     anyhow::ensure!(confirm == people, "it would go to {people} people and not to {confirm}: nothing was sent");
-    let begun = asker.post(&format!("/api/v1/campaigns/{id}/start"), json!({ "confirm": confirm })).await?;
+    let begun = match at {
+        Some(at) => {
+            let wish = json!({ "starts_at": at, "confirm": confirm });
+            asker.post(&format!("/api/v1/campaigns/{id}/schedule"), wish).await?
+        }
+        None => asker.post(&format!("/api/v1/campaigns/{id}/start"), json!({ "confirm": confirm })).await?,
+    };
     if detach {
         return out::lines(&status(&begun));
     }
@@ -440,6 +469,15 @@ mod tests {
         assert!(said.contains("Give --ru FILE, --en FILE or both"), "{said}");
         assert_eq!(texts(None, Some(file.clone())).expect("words")["en"]["html"], "<b>Hello</b>");
         assert_eq!(texts(Some(file.clone()), Some(file)).expect("words").len(), 2);
+    }
+
+    #[test]
+    fn a_button_stands_below_the_words_of_each_language() {
+        let mut texts =
+            Map::from_iter([("ru".to_owned(), json!({ "html": "x" })), ("en".to_owned(), json!({ "html": "x" }))]);
+        add_buttons(&mut texts, &["Open".into(), "https://a.b".into(), "Help".into(), "https://c.d".into()]);
+        let rows = json!([[{ "text": "Open", "url": "https://a.b" }], [{ "text": "Help", "url": "https://c.d" }]]);
+        assert_eq!((&texts["ru"]["buttons"], &texts["en"]["buttons"]), (&rows, &rows));
     }
 
     #[test]

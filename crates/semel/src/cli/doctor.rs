@@ -313,13 +313,37 @@ async fn telegram(report: &mut Report, settings: &Settings) -> anyhow::Result<()
         ))?,
         Ok(answer) => match bot.read::<semel_telegram::Me>(&answer) {
             Outcome::Ok(me) => {
-                report.good(&format!("Telegram answers: the bot is @{}", me.username.unwrap_or_default()))?
+                let name = me.username.unwrap_or_default();
+                report.good(&format!("Telegram answers: the bot is @{name}"))?;
+                owners(report, settings, &outbound, &bot, &name).await?;
             }
             _ => report.bad("Telegram refuses the bot token: take a fresh one from @BotFather")?,
         },
     }
     if settings.telegram.admin_ids.is_empty() {
         report.note("telegram.admin_ids is empty: alerts go to the log only")?;
+    }
+    Ok(())
+}
+
+/// A bot writes to nobody who never wrote to it, so that an owner who did not press Start hears no alert.
+async fn owners(
+    report: &mut Report,
+    settings: &Settings,
+    outbound: &Outbound,
+    bot: &Bot,
+    name: &str,
+) -> anyhow::Result<()> {
+    for id in &settings.telegram.admin_ids {
+        let answer = outbound.call(Call::new("doctor", "telegram", Manner::Read), bot.get_chat(*id)).await;
+        match answer.map(|answer| bot.read::<serde_json::Value>(&answer)) {
+            Ok(Outcome::Ok(_)) => report.good(&format!("the bot knows {id} of telegram.admin_ids"))?,
+            Ok(Outcome::ChatGone { .. }) => report.bad(&format!(
+                "the bot cannot write to {id} of telegram.admin_ids: open https://t.me/{name} with that account and press Start, \
+                 or mend the id"
+            ))?,
+            _ => report.note(&format!("Telegram did not tell whether the bot can write to {id} of telegram.admin_ids"))?,
+        }
     }
     Ok(())
 }

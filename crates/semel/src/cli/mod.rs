@@ -291,6 +291,17 @@ enum StockVerb {
         /// The file; `-` reads standard input
         file: PathBuf,
     },
+    /// Take items off a product's shelf that came in by mistake: all of them or none; what was sold or is held stays
+    Withdraw {
+        /// The product's id
+        product: String,
+        /// The items, each as it was imported
+        #[arg(value_name = "KEY", required_unless_present = "file")]
+        keys: Vec<String>,
+        /// A file with one item a line instead; `-` reads standard input
+        #[arg(long, conflicts_with = "keys")]
+        file: Option<PathBuf>,
+    },
     /// Sell units again that a restore holds back: only if nobody bought them after the backup
     Release {
         /// The product's id
@@ -311,7 +322,7 @@ enum SafeVerb {
     Status,
     /// Read a provider's list again; or say that it was compared by hand
     Reconcile {
-        /// `yookassa`, `heleket` or `crystalpay`
+        /// `yookassa`, `heleket`, `crystalpay` or `stars`
         provider: String,
         /// It was compared by hand: how
         #[arg(long, value_name = "REASON")]

@@ -1,4 +1,5 @@
-//! `semel stock import`: a file's lines onto a shelf, with what it was shown afterwards, so that a wrong file is seen at once.
+//! `semel stock import`: a file's lines onto a shelf, with what it was shown afterwards, so that a wrong file is seen at once; and
+//! `semel stock withdraw`, which takes them off again.
 
 use std::io::Read;
 use std::path::Path;
@@ -20,19 +21,8 @@ const USUAL_SETTINGS: &str = "semel.toml";
 
 /// Puts each line of `file` on the shelf of `product`.
 pub async fn import(asker: &Asker, product: &str, file: &Path) -> anyhow::Result<ExitCode> {
-    let content = if file == Path::new("-") {
-        let mut content = String::new();
-        std::io::stdin().read_to_string(&mut content).context("cannot read standard input as text")?;
-        content
-    } else {
-        anyhow::ensure!(
-            !is_settings(file, asker.settings_file()),
-            "{} holds settings with your tokens, and every line of it would be sold: nothing was added",
-            file.display()
-        );
-        std::fs::read_to_string(file).with_context(|| format!("cannot read {} as text", file.display()))?
-    };
-    let items: Vec<&str> = content.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let content = read(asker, file, "every line of it would be sold: nothing was added")?;
+    let items = lines(&content);
     let (Some(first), Some(last)) = (items.first(), items.last()) else {
         anyhow::bail!("{} holds no items; write one a line", file.display());
     };
@@ -53,6 +43,47 @@ pub async fn import(asker: &Asker, product: &str, file: &Path) -> anyhow::Result
         masked(first),
         masked(last)
     ))
+}
+
+/// Takes items off the shelf of `product`: `keys`, or each line of `file`. One request, so that all of them go or none.
+pub async fn withdraw(asker: &Asker, product: &str, keys: &[String], file: Option<&Path>) -> anyhow::Result<ExitCode> {
+    let content = match file {
+        Some(file) => read(asker, file, "none of it is goods: nothing was withdrawn")?,
+        None => keys.join("\n"),
+    };
+    let items = lines(&content);
+    anyhow::ensure!(!items.is_empty(), "there are no items; write one a line");
+    anyhow::ensure!(
+        parts(&items).len() == 1,
+        "{} items are more than one request holds ({PART_ITEMS}, and {} KiB), and they go all or none: nothing was withdrawn; \
+         split the file",
+        items.len(),
+        PART_BYTES / 1024
+    );
+    let path = format!("/api/v1/products/{product}/stock/withdraw");
+    let withdrawn = asker.post(&path, json!({ "items": items })).await?["withdrawn"].as_i64().unwrap_or(0);
+    out::lines(&format!("{withdrawn} withdrawn; they can be imported again"))
+}
+
+/// What a file or the standard input says. Settings are no goods; `otherwise` tells what would come of it.
+fn read(asker: &Asker, file: &Path, otherwise: &str) -> anyhow::Result<String> {
+    if file == Path::new("-") {
+        let mut content = String::new();
+        std::io::stdin().read_to_string(&mut content).context("cannot read standard input as text")?;
+        Ok(content)
+    } else {
+        anyhow::ensure!(
+            !is_settings(file, asker.settings_file()),
+            "{} holds settings with your tokens, and {otherwise}",
+            file.display()
+        );
+        std::fs::read_to_string(file).with_context(|| format!("cannot read {} as text", file.display()))
+    }
+}
+
+/// The items of a text, one a line.
+fn lines(content: &str) -> Vec<&str> {
+    content.lines().map(str::trim).filter(|line| !line.is_empty()).collect()
 }
 
 /// Whether `file` is the settings file in use, or one that is called like it: its lines are secrets and no goods.

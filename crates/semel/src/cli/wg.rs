@@ -92,6 +92,10 @@ async fn apply(asker: &Asker) -> anyhow::Result<ExitCode> {
     let mut shown = before.clone();
     let mut told = false;
     for n in 0..WATCHED {
+        // The wish raised what is wanted before it was answered, so in step means that it was done, in the first answer, too.
+        if shown["in_step"] == true {
+            return out::lines("file and interface are as they are wanted");
+        }
         tokio::time::sleep(LOOK).await;
         shown = asker.get(SERVER).await?;
         let trouble = shown["trouble"].as_str();
@@ -103,9 +107,6 @@ async fn apply(asker: &Asker) -> anyhow::Result<ExitCode> {
             out::complain(&format!(
                 "it failed and is tried again for a while: {trouble}. Is the interface up: wg-quick up {interface}"
             ));
-        }
-        if shown["in_step"] == true && shown["applied_at"] != before["applied_at"] {
-            return out::lines("file and interface are as they are wanted");
         }
     }
     match shown["trouble"].as_str() {

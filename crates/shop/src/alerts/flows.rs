@@ -5,7 +5,7 @@ use semel_kernel::store::Tx;
 use semel_money::Amount;
 
 use super::Alert;
-use crate::messages::{self, Body, Class, New};
+use crate::messages::{self, Body, Class, Message, New};
 use crate::orders::OrderId;
 use crate::{Error, Shop};
 
@@ -47,8 +47,8 @@ pub(crate) enum Asks {
     Payment,
 }
 
-/// Hands the owner what a customer wrote, with the way to answer: the customer's number leads to the chat with them. It is no alert: what people write belongs into no log and into no job, which both stay.
-/// Belongs into the transaction that ends the update; whoever calls it holds the customer's row, so that nothing is counted twice.
+/// Hands the owner what a customer wrote, with two ways to answer: a reply goes to the customer ([`who_asked`]), and the customer's
+/// number leads to the chat with them. It is no alert: what people write belongs into no log and into no job, which both stay. Belongs into the transaction that ends the update; whoever calls it holds the customer's row, so that nothing is counted twice.
 pub(crate) fn hand_on(
     tx: &mut Tx,
     shop: &Shop,
@@ -76,6 +76,19 @@ pub(crate) fn hand_on(
         }
     }
     Ok(Handed::Enough)
+}
+
+/// The customer whose words stand in this message of an owner's chat; nobody for any other message, and for one that is erased.
+pub(crate) fn who_asked(tx: &mut Tx, owner: i64, telegram_id: i64) -> Result<Option<i64>, Error> {
+    let Some(key) = messages::flows::key_of_alert(tx, owner, telegram_id)? else { return Ok(None) };
+    let of_customer = key.strip_prefix("alert:").and_then(|key| key.strip_prefix(messages::WORDS_OF_CUSTOMER));
+    let customer = of_customer.and_then(|rest| rest.split(':').next());
+    Ok(customer.and_then(|customer| customer.parse().ok()))
+}
+
+/// Tells the owner and each helper that an answer has reached its customer: whoever wrote it, all of them see that it was given.
+pub(crate) fn replied(tx: &mut Tx, shop: &Shop, message: &Message) -> Result<(), Error> {
+    tell(tx, shop, &format!("replied:{}", message.id), &format!("Customer {} has your answer", message.chat_id))
 }
 
 fn dedup_key(key: &str, chat: i64) -> String {

@@ -1,23 +1,19 @@
-//! What belongs to a person besides orders: money, friends, language, and a word to the owner.
+//! What belongs to a person besides orders: money, friends and language; and the pages that say what the bot is.
 
 use semel_kernel::args;
 use semel_kernel::store::{Expect, Tx};
-use semel_telegram::Button;
 
 use super::model::{Card, Door};
 use super::scene::{Scene, rewards};
-use super::{admin, dialogs, flows, sql, texts};
-use crate::alerts::flows::{Asks, Handed};
+use super::{admin, flows, sql, texts};
 use crate::catalog::{self, Kind};
 use crate::messages::Language;
-use crate::{Error, Shop, alerts, customers, ledger, notices, orders};
+use crate::{Error, Shop, ledger, notices};
 
 /// Products that are looked through for top-ups.
 const LOOK_AT: i64 = 100;
 /// Top-ups that are offered.
 const OFFERS: usize = 6;
-/// The longest word to the owner, in characters.
-const SUPPORT_CHARS: usize = 400;
 
 /// The greeting with the menu, in the owner's words if there are any.
 pub(super) fn start(tx: &mut Tx, shop: &Shop, scene: &mut Scene) -> Result<(), Error> {
@@ -74,38 +70,9 @@ pub(super) fn languages(tx: &mut Tx, shop: &Shop, scene: &mut Scene) -> Result<(
 
 /// Another language for everything that this person reads from now on.
 pub(super) fn set_language(tx: &mut Tx, shop: &Shop, scene: &mut Scene, language: Language) -> Result<(), Error> {
-    let code = match language {
-        Language::Russian => "ru",
-        Language::English => "en",
-    };
-    tx.later(sql::SET_LANGUAGE, args![&scene.customer.id, code], Expect::Rows(1))?;
+    tx.later(sql::SET_LANGUAGE, args![&scene.customer.id, language.as_str()], Expect::Rows(1))?;
     scene.language = language;
     scene.menu(tx, shop, texts::language_is(language))
-}
-
-/// A word to the owner, who answers in person. Without words it is said how to write them, and the next ones are taken: a command
-/// that is tapped in Telegram's menu comes alone.
-pub(super) fn support(tx: &mut Tx, shop: &Shop, scene: &mut Scene, asks: Asks, words: &str) -> Result<(), Error> {
-    let language = scene.language;
-    let words: String = words.chars().map(|c| if c.is_control() { ' ' } else { c }).take(SUPPORT_CHARS).collect();
-    if words.trim().is_empty() {
-        let (step, card) = match asks {
-            Asks::Help => (dialogs::SUPPORT, Card::text(said_by_owner(tx, scene, "support", texts::support_how)?)),
-            Asks::Payment => (dialogs::PAYSUPPORT, paysupport(shop, language)),
-        };
-        dialogs::begin(tx, &scene.who, step)?;
-        return scene.say(tx, shop, card);
-    }
-    dialogs::end(tx, &scene.who)?;
-    // Their row is held until the end: of one customer's words one update at a time is counted.
-    customers::flows::upsert(tx, shop, &scene.person())?;
-    let latest = orders::flows::of_customer(tx, &scene.customer.id, 1)?.pop().map(|order| order.id);
-    let told = match alerts::flows::hand_on(tx, shop, scene.who.person, asks, words.trim(), latest.as_ref())? {
-        Handed::On => texts::support_sent(language),
-        Handed::Enough => texts::support_enough(language),
-        Handed::ToNobody => texts::support_nobody(language),
-    };
-    scene.say(tx, shop, Card::text(told))
 }
 
 /// The terms, in the owner's words if there are any.
@@ -121,19 +88,15 @@ pub(super) fn privacy(tx: &mut Tx, shop: &Shop, scene: &mut Scene) -> Result<(),
 }
 
 /// A page of which the owner may have a text of their own.
-fn said_by_owner(tx: &mut Tx, scene: &Scene, kind: &str, ours: fn(Language) -> &'static str) -> Result<String, Error> {
+pub(super) fn said_by_owner(
+    tx: &mut Tx,
+    scene: &Scene,
+    kind: &str,
+    ours: fn(Language) -> &'static str,
+) -> Result<String, Error> {
     let language = scene.language;
     let said = notices::flows::say(tx, &scene.customer, kind, &[], |_| ours(language).to_owned())?;
     Ok(said.unwrap_or_else(|| ours(language).to_owned()))
-}
-
-/// What to do about a payment, with the owner's link where there is one.
-fn paysupport(shop: &Shop, language: Language) -> Card {
-    let mut card = Card::text(texts::paysupport(language));
-    if let Some(address) = shop.vpn.as_ref().and_then(|part| part.rules.support.as_deref()) {
-        card = card.row(vec![Button::url(texts::support_link(language), address)]);
-    }
-    card
 }
 
 #[cfg(test)]

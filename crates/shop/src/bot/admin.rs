@@ -89,8 +89,9 @@ pub(super) fn show(tx: &mut Tx, shop: &Shop, scene: &mut Scene) -> Result<(), Er
     if questions > 0 {
         is_quiet = false;
         lines.push(format!(
-            "{}: {questions}",
-            word("вопросы покупателей за сутки", "customers' questions in the last day")
+            "{}: {questions} ({})",
+            word("вопросы покупателей за сутки", "customers' questions in the last day"),
+            word("ответьте на сообщение — покупатель получит", "reply to one, and the customer gets it")
         ));
     }
     if is_quiet {

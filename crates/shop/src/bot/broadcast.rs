@@ -13,7 +13,7 @@ use super::scene::Scene;
 use super::{admin, dialogs, owner_texts as own, sql, texts};
 use crate::campaigns::preview::{Preview, preview};
 use crate::campaigns::segments::Rule;
-use crate::campaigns::{self, CampaignId, Draft, State, Texts, Words, key_of};
+use crate::campaigns::{self, CampaignId, Draft, State, Texts, Words};
 use crate::messages::Class;
 use crate::owner_log::{self, Act};
 use crate::{Error, Shop};
@@ -42,7 +42,7 @@ pub(super) fn words(tx: &mut Tx, shop: &Shop, scene: &mut Scene, html: &str) -> 
         title,
         class: Class::AtMostOnce,
         rule: Rule::default(),
-        texts: Texts::from([(key_of(language).to_owned(), said)]),
+        texts: Texts::from([(language.as_str().to_owned(), said)]),
         media: None,
     };
     let id = match campaigns::flows::create(tx, shop, &draft, &by) {

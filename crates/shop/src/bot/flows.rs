@@ -50,12 +50,16 @@ pub async fn receive(shop: &Shop, bot: &str, updates: Vec<(i64, Value)>) -> Resu
     shop.write("bot.receive", move |tx, shop| {
         let now = tx.now();
         let mut came = Came::default();
+        // First of all: after a week without us an old row could have the number of a new update.
+        forget(tx)?;
         for (id, body, update) in &read {
-            if tx.execute(sql::RECEIVE, args![&bot, *id, body, now])? == 0 {
+            let chat = update.as_ref().and_then(chat_of);
+            if tx.execute(sql::RECEIVE, args![&bot, *id, chat, body, now])? == 0 {
                 continue; // It came before.
             }
             came.new += 1;
-            jobs::enqueue(tx, &WorkUpdate { bot: bot.clone(), update: *id }, now, &shop.chance)?;
+            let job = WorkUpdate { bot: bot.clone(), update: *id, received: now.millis() };
+            jobs::enqueue(tx, &job, now, &shop.chance)?;
             if let Some(Update { what: What::Pressed(press), .. }) = update {
                 let person = press.from.id;
                 let language = Language::of(press.from.language.as_deref());
@@ -67,10 +71,26 @@ pub async fn receive(shop: &Shop, bot: &str, updates: Vec<(i64, Value)>) -> Resu
                 came.presses.push(PressCame { query: press.query.clone(), text });
             }
         }
-        forget(tx)?;
         Ok(came)
     })
     .await
+}
+
+/// Whose chat with the bot an update comes from, where it shows whether messages reach that chat.
+fn chat_of(update: &Update) -> Option<i64> {
+    match &update.what {
+        What::Said(said) => {
+            said.from.as_ref().map(|person| person.id).filter(|person| said.private && *person == said.chat)
+        }
+        What::Pressed(press) => Some(press.from.id).filter(|person| press.chat.is_none_or(|chat| chat == *person)),
+        What::Membership(member) => member.private.then_some(member.chat),
+        What::Checkout(_) | What::Paid(_) | What::Refunded(_) | What::Other => None,
+    }
+}
+
+/// Whether a newer update came from a chat: it tells whether messages reach that chat, in whatever order their jobs run.
+pub(super) fn is_outdated(tx: &mut Tx, bot: &str, update: i64, chat: i64) -> Result<bool, StoreError> {
+    Ok(tx.first(sql::NEWER, args![bot, update, chat])?.is_some())
 }
 
 /// Forgets updates and buttons that are long over, and with them whatever somebody wrote. Each batch of updates does it, and each
@@ -81,9 +101,15 @@ pub fn forget(tx: &mut Tx) -> Result<(), StoreError> {
     tx.later(sql::FORGET_INTENTS, args![before], Expect::Any)
 }
 
-/// The body of an update that is not worked off yet.
-pub(super) fn waiting(tx: &mut Tx, bot: &str, update: i64) -> Result<Option<String>, Error> {
-    Ok(tx.first(sql::WAITING, args![bot, update])?.map(|row| row.get(0)).transpose()?)
+/// The body of an update that is not worked off yet, and the button that its words came to press.
+pub(super) fn waiting(tx: &mut Tx, bot: &str, update: i64) -> Result<Option<(String, Option<String>)>, Error> {
+    let Some(row) = tx.first(sql::WAITING, args![bot, update])? else { return Ok(None) };
+    Ok(Some((row.get(0)?, row.get(1)?)))
+}
+
+/// Notes that the words of an update press `button`: whoever works it off after a death goes on with that.
+pub(super) fn presses(tx: &mut Tx, bot: &str, update: i64, button: &str) -> Result<(), StoreError> {
+    tx.later(sql::PRESSES, args![bot, update, button], Expect::Rows(1))
 }
 
 /// Ends an update in the transaction of what it caused. What somebody wrote is not kept.
@@ -113,7 +139,8 @@ pub fn buried(tx: &mut Tx, dead: &Dead) -> Result<(), StoreError> {
     let now = tx.now();
     let Some(row) = tx.first(sql::SLOT, args![&dead.job])? else { return Ok(()) };
     let slot: String = row.get(0)?;
-    let Some((bot, update)) = slot.rsplit_once(':') else { return Ok(()) };
+    let mut parts = slot.split(':');
+    let (Some(bot), Some(update)) = (parts.next(), parts.next()) else { return Ok(()) };
     let Ok(update) = update.parse::<i64>() else { return Ok(()) };
     tx.later(sql::DEAD, args![bot, update, &dead.error, now], Expect::Any)
 }

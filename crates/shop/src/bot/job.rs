@@ -1,7 +1,8 @@
 //! The job that works one update off.
 //!
-//! What an update causes commits together with its end, with one exception: an order by a button commits first, together with
-//! the press, because its provider is called next. The rest of that is safe to repeat.
+//! What an update causes commits together with its end, with two exceptions. An order by a button commits first, together with
+//! the press, because its provider is called next; the rest of that is safe to repeat. And words that a button waited for are kept
+//! with the button that they press, which is pressed next.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -17,7 +18,8 @@ use super::intents::{self, Taken};
 use super::model::{Action, Buy, Card, Door, Who};
 use super::scene::Scene;
 use super::{
-    access, account, admin, broadcast, buy, catalog, dialogs, flows, orders, owner_texts, settings, still, texts,
+    access, account, admin, broadcast, buy, catalog, dialogs, flows, orders, owner_texts, settings, still, support,
+    texts,
 };
 use crate::alerts::flows::Asks;
 use crate::audit::{Flow, stops};
@@ -33,6 +35,8 @@ pub struct WorkUpdate {
     pub bot: String,
     /// Telegram's number of it.
     pub update: i64,
+    /// When it came in, in milliseconds: after a week of silence Telegram's numbers may begin anew, and lower.
+    pub received: i64,
 }
 
 /// What somebody wants.
@@ -57,13 +61,13 @@ impl Job for WorkUpdate {
     const RETRY: Retry = Retry::backoff(Duration::from_secs(2), Duration::from_secs(100), 24);
 
     fn slot(&self) -> Option<String> {
-        Some(format!("{}:{}", self.bot, self.update))
+        Some(format!("{}:{}:{}", self.bot, self.update, self.received))
     }
 
     async fn run(self, shop: &Shop, claim: Claim) -> Result<Ended, JobError> {
         let (bot, update) = (self.bot.clone(), self.update);
-        let body = shop.look("bot.load", move |tx| flows::waiting(tx, &bot, update)).await?;
-        let Some(body) = body else { return self.over(shop, claim).await };
+        let found = shop.look("bot.load", move |tx| flows::waiting(tx, &bot, update)).await?;
+        let Some((body, button)) = found else { return self.over(shop, claim).await };
         let value = serde_json::from_str::<Value>(&body).ok();
         let read = match &value {
             Some(value) => Update::read(value).map_err(|error| error.to_string()),
@@ -71,6 +75,10 @@ impl Job for WorkUpdate {
         };
         match read.map(|update| wish(update.what)) {
             Ok(Some((person, mut wish))) => {
+                // Its words pressed a button before their worker died.
+                if let Some(button) = button {
+                    wish.0 = Wish::Press(button);
+                }
                 // Only an owner's words may be the text of a broadcast, and keep their marks.
                 if admin::is_owner(shop, person.id)
                     && let Wish::Show(Door::Words { html, .. }) = &mut wish.0
@@ -82,6 +90,7 @@ impl Job for WorkUpdate {
                 let who = Who {
                     bot: self.bot.clone(),
                     update: self.update,
+                    received: self.received,
                     person: person.id,
                     language: person.language.filter(|code| is_code(code)),
                     referrer,
@@ -125,7 +134,7 @@ fn wish(what: What) -> Option<(Person, Wished)> {
         What::Said(said) => {
             let person = said.from.filter(|person| said.private && person.id == said.chat)?;
             let payload = start_payload(said.command.as_ref());
-            let words = || Door::Words { html: String::new(), plain: said.text.clone() };
+            let words = || Door::Words { html: String::new(), plain: said.text.clone(), reply_to: said.reply_to };
             let door = said.command.as_ref().map_or_else(words, Door::of_command);
             Some((person, (Wish::Show(door), payload)))
         }
@@ -174,6 +183,14 @@ struct Working<'a> {
     who: Who,
 }
 
+/// What showing something came to.
+enum Shown {
+    /// The update is over.
+    Ended(Ended),
+    /// The words are what a button waited for: it is pressed now.
+    Press(String),
+}
+
 /// What taking a button came to.
 enum Pressed {
     /// The update is over.
@@ -192,13 +209,17 @@ impl Working<'_> {
                 let is_menu = matches!(door, Door::Start | Door::Help);
                 let shown = self.shop.write("bot.show", move |tx, shop| {
                     let mut scene = Scene::open(tx, shop, &who)?;
-                    show(tx, shop, &mut scene, &door)?;
+                    if let Some(button) = show(tx, shop, &mut scene, &door)? {
+                        flows::presses(tx, &who.bot, who.update, &button)?;
+                        return Ok(Shown::Press(button));
+                    }
                     flows::done(tx, &who.bot, who.update, None)?;
-                    Ok(claim.finish(tx)?)
+                    Ok(Shown::Ended(claim.finish(tx)?))
                 });
                 let shown = if is_menu { self.patiently(shown).await } else { shown.await };
                 match shown {
-                    Ok(ended) => Ok(ended),
+                    Ok(Shown::Ended(ended)) => Ok(ended),
+                    Ok(Shown::Press(button)) => self.press(button).await,
                     Err(error) => self.refuse(error, is_trial).await,
                 }
             }
@@ -216,9 +237,11 @@ impl Working<'_> {
             Wish::Reach(is_reachable) => {
                 let (claim, who) = (self.claim.clone(), self.who.clone());
                 let noted = self.shop.write("bot.reach", move |tx, _| {
-                    if is_reachable {
+                    // Who restarts the bot shuts it out and lets it in at once, and the two jobs may run in any order.
+                    let is_news = !flows::is_outdated(tx, &who.bot, who.update, who.person)?;
+                    if is_news && is_reachable {
                         customers::flows::reached(tx, who.person)?;
-                    } else {
+                    } else if is_news {
                         customers::flows::unreachable(tx, &[who.person])?;
                     }
                     flows::done(tx, &who.bot, who.update, None)?;
@@ -239,7 +262,7 @@ impl Working<'_> {
     }
 
     /// Waits for the menu, and shows the one that needs no database when that takes too long.
-    async fn patiently(&self, shown: impl Future<Output = Result<Ended, Error>>) -> Result<Ended, Error> {
+    async fn patiently(&self, shown: impl Future<Output = Result<Shown, Error>>) -> Result<Shown, Error> {
         let mut shown = pin!(shown);
         if let Ok(shown) = tokio::time::timeout(still::SLOW, shown.as_mut()).await {
             return shown;
@@ -274,9 +297,14 @@ impl Working<'_> {
             }
         }
         let is_trial = matches!(wanted, Some(Action::Trial));
+        let needs_contact = matches!(&wanted, Some(Action::Buy(buy)) if buy.needs_contact(self.shop));
         let (claim, who) = (self.claim.clone(), self.who.clone());
         let pressed = self.shop.write("bot.press", move |tx, shop| {
             let mut scene = Scene::open(tx, shop, &who)?;
+            if needs_contact && buy::waits_for_contact(tx, shop, &mut scene, &intent)? {
+                flows::done(tx, &who.bot, who.update, None)?;
+                return Ok(Pressed::Ended(claim.finish(tx)?));
+            }
             dialogs::end(tx, &who)?;
             if let Some((order, buy)) = act(tx, shop, &mut scene, &intent)? {
                 return Ok(Pressed::Ordered(order, buy));
@@ -408,19 +436,27 @@ fn act(tx: &mut Tx, shop: &Shop, scene: &mut Scene, intent: &str) -> Result<Opti
     }
 }
 
-/// Shows what a door leads to.
-fn show(tx: &mut Tx, shop: &Shop, scene: &mut Scene, door: &Door) -> Result<(), Error> {
+/// Shows what a door leads to. Words that a button waited for lead to that button, which is to be pressed next.
+fn show(tx: &mut Tx, shop: &Shop, scene: &mut Scene, door: &Door) -> Result<Option<String>, Error> {
     let language = scene.language;
     let is_owner = admin::is_owner(shop, scene.who.person);
     // Who asks for something else has ended the waiting, so it is not looked up.
-    let waits_for = match door {
+    let dialog = match door {
         Door::Words { .. } | Door::Cancel => dialogs::waits_for(tx, &scene.who)?,
         _ => None,
     };
+    let waits_for = dialog.as_ref().map(|dialog| dialog.step.as_str());
+    // An owner's reply to a customer is no text for everybody, whatever was waited for.
+    if let Door::Words { plain, reply_to: Some(message), .. } = door
+        && is_owner
+        && support::reply(tx, shop, scene, *message, plain)?
+    {
+        return Ok(None);
+    }
     if !matches!(door, Door::Words { .. }) {
         dialogs::end(tx, &scene.who)?;
     }
-    match door {
+    let shown = match door {
         Door::Start => account::start(tx, shop, scene),
         Door::Catalog(below) => catalog::list(tx, shop, scene, below.as_ref()),
         Door::Product(id) => catalog::product(tx, shop, scene, id),
@@ -438,13 +474,19 @@ fn show(tx: &mut Tx, shop: &Shop, scene: &mut Scene, door: &Door) -> Result<(), 
         Door::Languages => account::languages(tx, shop, scene),
         Door::Language(chosen) => account::set_language(tx, shop, scene, *chosen),
         Door::Settings => settings::show(tx, shop, scene),
+        Door::Contact => buy::other_contact(tx, shop, scene),
         Door::Notices(topic, is_on) => settings::set(tx, shop, scene, *topic, *is_on),
         Door::Help => account::help(tx, shop, scene),
-        Door::Support(asks, words) => account::support(tx, shop, scene, *asks, words),
+        Door::Support(asks, words) => support::ask(tx, shop, scene, *asks, words),
         Door::Terms => account::terms(tx, shop, scene),
         Door::Privacy => account::privacy(tx, shop, scene),
-        Door::Cancel => match waits_for.as_deref() {
+        Door::Cancel => match waits_for {
             Some(dialogs::BROADCAST) => scene.menu(tx, shop, owner_texts::cancelled(language)),
+            Some(dialogs::CONTACT) => {
+                let is_buying = dialog.is_some_and(|dialog| dialog.button.is_some());
+                let words = if is_buying { texts::nothing_ordered(language) } else { texts::nothing_changed(language) };
+                scene.menu(tx, shop, words)
+            }
             Some(_) => scene.menu(tx, shop, texts::nothing_passed_on(language)),
             None => {
                 // What is on its way to many people comes before an order of the owner's own.
@@ -455,15 +497,22 @@ fn show(tx: &mut Tx, shop: &Shop, scene: &mut Scene, door: &Door) -> Result<(), 
         Door::Admin if is_owner => admin::show(tx, shop, scene),
         Door::Broadcast if is_owner => broadcast::ask(tx, shop, scene),
         Door::Campaign(id) if is_owner => broadcast::show(tx, shop, scene, id),
-        Door::Words { html, plain } => match waits_for.as_deref() {
+        Door::Words { html, plain, reply_to } => match waits_for {
             Some(dialogs::BROADCAST) if is_owner => broadcast::words(tx, shop, scene, html),
-            Some(dialogs::SUPPORT) => account::support(tx, shop, scene, Asks::Help, plain),
-            Some(dialogs::PAYSUPPORT) => account::support(tx, shop, scene, Asks::Payment, plain),
+            Some(dialogs::SUPPORT) => support::ask(tx, shop, scene, Asks::Help, plain),
+            Some(dialogs::PAYSUPPORT) => support::ask(tx, shop, scene, Asks::Payment, plain),
+            Some(dialogs::CONTACT) => {
+                let button = dialog.and_then(|dialog| dialog.button);
+                let is_kept = buy::contact(tx, shop, scene, plain, button.is_some())?;
+                return Ok(button.filter(|_| is_kept));
+            }
+            _ if is_owner && reply_to.is_some() => scene.menu(tx, shop, owner_texts::nobody_asked(language)),
             _ => scene.menu(tx, shop, texts::lost(language)),
         },
         // To anybody else there is no such thing.
         Door::Admin | Door::Broadcast | Door::Campaign(_) | Door::Lost => scene.menu(tx, shop, texts::lost(language)),
-    }
+    };
+    shown.map(|()| None)
 }
 
 #[cfg(test)]
@@ -484,7 +533,7 @@ mod tests {
     #[test]
     fn only_a_person_in_their_own_chat_is_answered() {
         let said = |chat, private, from| {
-            wish(What::Said(Said { chat, private, from, text: "hi".into(), command: None })).is_some()
+            wish(What::Said(Said { chat, private, from, text: "hi".into(), command: None, reply_to: None })).is_some()
         };
         assert!(said(42, true, Some(person(42))));
         assert!(!said(-5, false, Some(person(42))), "a group");

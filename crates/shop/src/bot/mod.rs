@@ -24,6 +24,7 @@ mod scene;
 mod settings;
 mod sql;
 mod still;
+mod support;
 mod texts;
 
 pub use flows::{Came, PressCame};

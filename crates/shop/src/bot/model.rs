@@ -18,6 +18,8 @@ pub(super) struct Who {
     pub(super) bot: String,
     /// Telegram's number of the update.
     pub(super) update: i64,
+    /// When it came in, in milliseconds.
+    pub(super) received: i64,
     /// The person, who is also the chat: the bot talks in private chats only.
     pub(super) person: i64,
     /// The language of their Telegram, when it is a sound code.
@@ -86,6 +88,8 @@ pub(super) enum Door {
     Language(Language),
     /// What somebody wants to be told, and the language.
     Settings,
+    /// Where receipts go from now on.
+    Contact,
     /// A topic is told from now on, or is not.
     Notices(Topic, bool),
     /// What the bot can do.
@@ -110,6 +114,8 @@ pub(super) enum Door {
         html: String,
         /// As they are read.
         plain: String,
+        /// The message in this chat that they reply to.
+        reply_to: Option<i64>,
     },
     /// Something else.
     Lost,
@@ -158,6 +164,7 @@ impl Door {
                 "invite" => Door::Invite,
                 "languages" => Door::Languages,
                 "settings" => Door::Settings,
+                "contact" => Door::Contact,
                 "broadcast" => Door::Broadcast,
                 "help" => Door::Help,
                 _ => return None,
@@ -205,6 +212,7 @@ impl Door {
             Door::Language(Language::Russian) => "go:language:ru".into(),
             Door::Language(Language::English) => "go:language:en".into(),
             Door::Settings => "go:settings".into(),
+            Door::Contact => "go:contact".into(),
             Door::Notices(topic, is_on) => {
                 format!("go:notices:{}:{}", topic.as_str(), if *is_on { "on" } else { "off" })
             }
@@ -374,6 +382,7 @@ mod tests {
             Door::Language(Language::English),
             Door::Rekey(SubscriptionId::new(at, &chance), 10),
             Door::Settings,
+            Door::Contact,
             Door::Notices(Topic::Reminders, false),
             Door::Notices(Topic::Digests, true),
             Door::Broadcast,

@@ -33,6 +33,26 @@ pub(super) fn why(language: Language, state: PaymentState) -> &'static str {
     }
 }
 
+/// A reply to a message that no customer's words stand in.
+pub(super) fn nobody_asked(language: Language) -> &'static str {
+    word(
+        language,
+        "Это никому не передано: отвечают на сообщение с вопросом покупателя, и не позже, чем оно сотрётся. Его номер в вопросе ведёт \
+         в чат с ним.",
+        "This was passed on to nobody: reply to a message with a customer's question, before that is erased. The number in the \
+         question leads to the chat with them.",
+    )
+}
+
+/// A reply without words.
+pub(super) fn only_words(language: Language) -> &'static str {
+    word(
+        language,
+        "Покупателю можно передать только текст. Ничего не передано.",
+        "Only words can be passed on to a customer. Nothing was.",
+    )
+}
+
 pub(super) fn button(language: Language) -> &'static str {
     word(language, "📣 Рассылка", "📣 Broadcast")
 }

@@ -59,7 +59,8 @@ impl Scene {
     /// Answers, once for this update.
     pub(super) fn say(&mut self, tx: &mut Tx, shop: &Shop, card: Card) -> Result<(), Error> {
         self.said += 1;
-        let key = format!("bot:{}:{}:{}", self.who.bot, self.who.update, self.said);
+        let Who { bot, update, received, .. } = &self.who;
+        let key = format!("bot:{bot}:{update}:{received}:{}", self.said);
         self.say_once(tx, shop, key, card)
     }
 

@@ -1,13 +1,14 @@
 //! What a customer wants to be told. Money and goods are always told.
 
 use semel_kernel::store::Tx;
+use semel_payments::Rail;
 
 use super::model::{Card, Door, Topic};
 use super::scene::{Scene, rewards};
 use super::texts;
 use crate::{Error, Shop, notices};
 
-/// Every topic with its switch, and the language.
+/// Every topic with its switch, where receipts go, and the language.
 pub(super) fn show(tx: &mut Tx, shop: &Shop, scene: &mut Scene) -> Result<(), Error> {
     let language = scene.language;
     let off = notices::flows::switched_off(tx, &scene.customer.id)?;
@@ -19,6 +20,9 @@ pub(super) fn show(tx: &mut Tx, shop: &Shop, scene: &mut Scene) -> Result<(), Er
         }
         let is_off = topic.kinds().iter().all(|kind| off.iter().any(|word| word == kind));
         card = card.row(vec![Door::Notices(topic, is_off).button(texts::topic(language, topic, !is_off))]);
+    }
+    if shop.rails.values().any(Rail::needs_contact) {
+        card = card.row(vec![Door::Contact.button(texts::receipts(language))]);
     }
     let choice = Door::Languages.button(texts::word(language, "🌐 Язык", "🌐 Language"));
     let back = Door::Start.button(texts::word(language, "« Меню", "« Menu"));

@@ -1,9 +1,10 @@
 //! Every statement about updates, buttons, and what the owner asks the bot for.
 
 semel_kernel::statements! {
-    RECEIVE = "insert into updates (bot, update_id, state, body, received_at) values ($1, $2, 'received', $3, $4)
+    RECEIVE = "insert into updates (bot, update_id, chat_id, state, body, received_at) values ($1, $2, $3, 'received', $4, $5)
         on conflict (bot, update_id) do nothing";
-    WAITING = "select body from updates where bot = $1 and update_id = $2 and state = 'received'";
+    WAITING = "select body, button from updates where bot = $1 and update_id = $2 and state = 'received'";
+    PRESSES = "update updates set button = $3 where bot = $1 and update_id = $2 and state = 'received'";
     END = "update updates set state = $3, error = $4, ended_at = $5, body = null where bot = $1 and update_id = $2 and state = 'received'";
     /// What it was stays, if it is not too long to be looked at.
     UNREADABLE = "update updates set state = 'dead', error = $3, ended_at = $4, body = substr(body, 1, 32768)
@@ -11,6 +12,8 @@ semel_kernel::statements! {
     /// A dead job can be run again by hand, so what it needs is kept as long as the row is: for three days like every other.
     DEAD = "update updates set error = $3, ended_at = $4 where bot = $1 and update_id = $2 and state = 'received'";
     SLOT = "select slot from jobs where id = $1";
+    /// Whether the same chat told something since.
+    NEWER = "select 1 from updates where bot = $1 and update_id > $2 and chat_id = $3 limit 1";
     /// Telegram keeps an update for a day, so nothing older comes again. What its job gave up goes, too.
     FORGET_UPDATES = "delete from updates where ended_at is not null and received_at < $1";
     ADD_INTENT = "insert into intents (id, card, chat_id, action, expires_at) values ($1, $2, $3, $4, $5)";
@@ -24,9 +27,9 @@ semel_kernel::statements! {
     SET_NAME = "insert into marks (name, value) values ($1, $2) on conflict (name) do update set value = excluded.value";
     NAME = "select value from marks where name = $1";
     FRIENDS = "select cast(count(*) as bigint) from customers where referrer = $1";
-    SET_DIALOG = "insert into dialogs (bot, chat_id, step, expires_at) values ($1, $2, $3, $4)
-        on conflict (bot, chat_id) do update set step = excluded.step, expires_at = excluded.expires_at";
-    DIALOG = "select step from dialogs where bot = $1 and chat_id = $2 and expires_at > $3";
+    SET_DIALOG = "insert into dialogs (bot, chat_id, step, button, expires_at) values ($1, $2, $3, $4, $5)
+        on conflict (bot, chat_id) do update set step = excluded.step, button = excluded.button, expires_at = excluded.expires_at";
+    DIALOG = "select step, button from dialogs where bot = $1 and chat_id = $2 and expires_at > $3";
     END_DIALOG = "delete from dialogs where bot = $1 and chat_id = $2";
     RUNNING_CAMPAIGNS = "select id from campaigns where state in ('starting', 'running', 'paused') order by id desc limit $1";
     /// What stands first in each of a customer's latest orders, in the state `$2` where one is named.

@@ -220,6 +220,64 @@ pub(super) fn no_way(language: Language) -> &'static str {
     )
 }
 
+/// The receipt of a payment has to go somewhere.
+pub(super) fn contact(language: Language) -> &'static str {
+    word(
+        language,
+        "Для чека нужен ваш e-mail или телефон. Напишите его следующим сообщением, например name@example.com или +79001234567: чек \
+         придёт туда, и заказ продолжится. Для следующих заказов мы его запомним. /cancel — не надо.",
+        "The receipt needs your e-mail or phone. Write it in your next message, like name@example.com or +79001234567: the receipt \
+         goes there, and your order goes on. It is kept for your next orders. /cancel ends this.",
+    )
+}
+
+/// On the button that leads to where receipts go.
+pub(super) fn receipts(language: Language) -> &'static str {
+    word(language, "🧾 Куда слать чеки", "🧾 Receipts")
+}
+
+/// Receipts may go somewhere else from now on.
+pub(super) fn other_contact(language: Language, known: Option<&str>) -> String {
+    let now = match known {
+        Some(known) => format!("{} {}.", word(language, "Чеки приходят на", "Receipts go to"), html_escape(known)),
+        None => word(language, "Чеки пока никуда не приходят.", "Receipts go nowhere yet.").to_owned(),
+    };
+    let how = word(
+        language,
+        "Напишите другой e-mail или телефон, например name@example.com или +79001234567. /cancel — оставить как есть.",
+        "Write another e-mail or phone, like name@example.com or +79001234567. /cancel leaves it as it is.",
+    );
+    format!("{now} {how}")
+}
+
+/// Receipts go somewhere else from now on.
+pub(super) fn contact_kept(language: Language) -> &'static str {
+    word(language, "Готово: чеки будут приходить туда.", "Done: receipts go there from now on.")
+}
+
+/// Who was about to change where receipts go leaves it.
+pub(super) fn nothing_changed(language: Language) -> &'static str {
+    word(language, "Хорошо, всё осталось как было.", "All right, everything is as it was.")
+}
+
+/// What was written is neither an e-mail nor a phone.
+pub(super) fn no_contact(language: Language) -> &'static str {
+    word(
+        language,
+        "Это не похоже ни на e-mail (name@example.com), ни на телефон с кодом страны (+79001234567). Напишите ещё раз или /cancel.",
+        "This is neither an e-mail (name@example.com) nor a phone with its country code (+79001234567). Write it once more, or /cancel.",
+    )
+}
+
+/// Who was about to buy gives nothing that a receipt could go to.
+pub(super) fn nothing_ordered(language: Language) -> &'static str {
+    word(
+        language,
+        "Хорошо, ничего не заказано. Кнопка оплаты ещё действует.",
+        "All right, nothing was ordered. The button to pay still works.",
+    )
+}
+
 /// On the button that gives up one link to pay for another.
 pub(super) fn another_way(language: Language) -> &'static str {
     word(language, "Другой способ оплаты", "Another way to pay")
@@ -530,11 +588,14 @@ pub(super) fn support_link(language: Language) -> &'static str {
 }
 
 pub(super) fn support_sent(language: Language) -> &'static str {
-    word(
-        language,
-        "Передали владельцу магазина. Он ответит вам лично.",
-        "The shop's owner has it now and will answer you in person.",
-    )
+    word(language, "Передали владельцу магазина. Он ответит вам.", "The shop's owner has it now and will answer you.")
+}
+
+/// What the owner answered. The words are escaped already.
+pub(super) fn answer(language: Language, words: &str) -> String {
+    let head = word(language, "Ответ магазина", "The shop answers");
+    let more = word(language, "Написать ещё: /support", "To write again: /support");
+    format!("<b>{head}:</b>\n{words}\n\n{more}")
 }
 
 /// Who was about to write to the owner thought better of it.
@@ -575,10 +636,10 @@ pub(super) fn terms(language: Language) -> &'static str {
 pub(super) fn privacy(language: Language) -> &'static str {
     word(
         language,
-        "Мы храним номер вашего Telegram, язык, заказы, платежи и доступ — столько, сколько нужно, чтобы выдать купленное и \
+        "Мы храним номер вашего Telegram, язык, e-mail или телефон для чеков, если вы его дали, заказы, платежи и доступ — столько, сколько нужно, чтобы выдать купленное и \
          вести учёт. Ваши сообщения боту стираются, как только на них дан ответ, а если что-то сломалось — через три дня; обращения в \
          поддержку хранит владелец. О ваших данных пишите в /support.",
-        "We keep the number of your Telegram, your language, orders, payments and access, as needed to hand over what you \
+        "We keep the number of your Telegram, your language, an e-mail or phone for receipts if you gave one, orders, payments and access, as needed to hand over what you \
          bought and to keep the books. What you write to the bot is erased as soon as it is answered, and after three days if \
          something broke; the owner keeps what you write to support. About your data write to /support.",
     )

@@ -7,7 +7,7 @@ use semel_kernel::jobs::{self, Dead, Job};
 use semel_kernel::store::{Expect, Row, StoreError, Tx};
 
 use super::segments::{self, Audience, Sweep, rule_of, text_of};
-use super::{AT_A_TIME, Campaign, CampaignId, Draft, NewMedia, RecipientState, RunCampaign, State, Texts, sound, sql};
+use super::{AT_A_TIME, Campaign, CampaignId, Draft, NewMedia, RecipientState, RunCampaign, State, sound, sql};
 use crate::messages::Class;
 use crate::shop::Lanes;
 use crate::{Error, Shop, alerts};
@@ -47,7 +47,7 @@ pub fn change(tx: &mut Tx, shop: &Shop, id: &CampaignId, draft: &Draft, keeps_me
     if campaign.state == State::Paused && draft.class != campaign.class {
         return Err(Error::Conflict("it has begun, so what happens to lost answers stands as it was".into()));
     }
-    let (rule, texts) = (text_of(&rule)?, texts_of(&draft.texts)?);
+    let (rule, texts) = (text_of(&rule)?, text_of(&draft.texts)?);
     tx.execute(sql::CHANGE, args![id, draft.title.trim(), draft.class.as_str(), rule, texts])?;
     if !keeps_media {
         keep_media(tx, shop, id, draft.media.as_ref())?;
@@ -77,11 +77,7 @@ fn changeable(campaign: &Campaign) -> Result<(), Error> {
 
 fn checked(draft: &Draft) -> Result<(String, String), Error> {
     sound(&draft.title, &draft.texts, draft.media.is_some())?;
-    Ok((text_of(&draft.rule.clone().checked()?)?, texts_of(&draft.texts)?))
-}
-
-fn texts_of(texts: &Texts) -> Result<String, StoreError> {
-    serde_json::to_string(texts).map_err(|error| StoreError::Statement(error.to_string()))
+    Ok((text_of(&draft.rule.clone().checked()?)?, text_of(&draft.texts)?))
 }
 
 fn keep_media(tx: &mut Tx, shop: &Shop, id: &CampaignId, media: Option<&NewMedia>) -> Result<(), Error> {
@@ -109,7 +105,7 @@ fn keep_media(tx: &mut Tx, shop: &Shop, id: &CampaignId, media: Option<&NewMedia
 ///
 /// # Errors
 /// [`Error::Conflict`] without a bot or without anybody to send it to, or when it is over.
-pub fn test(tx: &mut Tx, shop: &Shop, id: &CampaignId) -> Result<Campaign, Error> {
+pub fn test(tx: &mut Tx, shop: &Shop, id: &CampaignId) -> Result<(), Error> {
     let campaign = lock(tx, id)?;
     if matches!(campaign.state, State::Finished | State::Cancelled) {
         return Err(Error::Conflict("the campaign is over".into()));
@@ -123,7 +119,7 @@ pub fn test(tx: &mut Tx, shop: &Shop, id: &CampaignId) -> Result<Campaign, Error
     let now = tx.now();
     let job = super::TestCampaign { campaign: id.clone(), content: campaign.content, at: now.millis() };
     jobs::enqueue(tx, &job, now, &shop.chance)?;
-    Ok(campaign)
+    Ok(())
 }
 
 /// Begins it now: its audience is written down, a large one piece by piece, and then the first rows leave. `confirm` is the
@@ -140,9 +136,7 @@ pub fn start(tx: &mut Tx, shop: &Shop, id: &CampaignId, confirm: Option<i64>, by
         return Err(Error::Conflict("the campaign has begun: its audience is being written down".into()));
     }
     ready(&campaign, State::Running)?;
-    let audience = segments::count(tx, &campaign.rule)?;
-    allowed(shop, &audience)?;
-    confirmed(shop, &audience, confirm)?;
+    confirmed(shop, &audience(tx, shop, &campaign)?, confirm)?;
     begin(tx, &campaign, by)?;
     run(tx, shop, &campaign)
 }
@@ -165,15 +159,10 @@ pub fn schedule(
     if at <= now {
         return Err(Error::invalid("starts_at", format!("a moment to come; now it is {now}")));
     }
-    let audience = segments::count(tx, &campaign.rule)?;
-    allowed(shop, &audience)?;
-    confirmed(shop, &audience, confirm)?;
+    confirmed(shop, &audience(tx, shop, &campaign)?, confirm)?;
     tx.execute(sql::STARTS_AT, args![id, at])?;
     go(tx, &campaign, State::Scheduled, by, None)?;
-    tx.execute(sql::ROUND, args![id])?;
-    let job = RunCampaign { campaign: id.clone(), round: campaign.round + 1 };
-    jobs::enqueue(tx, &job, at, &shop.chance)?;
-    Ok(())
+    next_round(tx, shop, &campaign, at)
 }
 
 /// Writes the first of its audience down. Where these are all it runs, else its job goes on with the others. The job is the
@@ -205,12 +194,6 @@ pub(super) fn set_off(tx: &mut Tx, shop: &Shop, campaign: &Campaign) -> Result<(
     go(tx, campaign, State::Paused, "campaign.run", Some(&why))?;
     let key = format!("campaign:{}:{}:over-limit", campaign.id, campaign.version);
     alerts::flows::raise(tx, shop, key, format!("The campaign {} stands still: {why}", campaign.title))
-}
-
-/// What [`start`] looks at when a scheduled campaign's time has come.
-pub(super) fn may_begin(tx: &mut Tx, shop: &Shop, campaign: &Campaign) -> Result<(), Error> {
-    let audience = segments::count(tx, &campaign.rule)?;
-    allowed(shop, &audience)
 }
 
 /// Stands still. What is on its way right now still ends.
@@ -309,25 +292,23 @@ pub fn buried(tx: &mut Tx, shop: &Shop, dead: &Dead) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// Sends it again to those for whom it failed until now, a piece of them after the other; answers how many the first piece has.
-/// Who blocked the bot, is gone, or may have it is not among them.
+/// Sends it again to those for whom it failed until now, a piece of them after the other. Who blocked the bot, is gone,
+/// or may have it is not among them.
 ///
 /// # Errors
 /// [`Error::Conflict`] when it is not finished, or failed for nobody.
-pub fn resend_failed(tx: &mut Tx, shop: &Shop, id: &CampaignId, by: &str) -> Result<i64, Error> {
+pub fn resend_failed(tx: &mut Tx, shop: &Shop, id: &CampaignId, by: &str) -> Result<(), Error> {
     let campaign = lock(tx, id)?;
     if campaign.state != State::Finished {
         return Err(unfit(&campaign));
     }
     let now = tx.now();
     tx.execute(sql::RESEND_UNTIL, args![id, now])?;
-    let again = resend_piece(tx, id)?;
-    if again == 0 {
+    if resend_piece(tx, id)? == 0 {
         return Err(Error::Conflict(nobody_failed(tx, id)?));
     }
     go(tx, &campaign, State::Running, by, None)?;
-    run(tx, shop, &campaign)?;
-    Ok(i64::try_from(again).unwrap_or(i64::MAX))
+    run(tx, shop, &campaign)
 }
 
 /// Why a repeat reaches nobody. Who may have it is named: they are what the owner is looking for here.
@@ -421,16 +402,16 @@ fn unfit(campaign: &Campaign) -> Error {
     })
 }
 
-/// Refuses an audience of nobody, and one over the owner's limit: never a part of it in place of the whole.
-fn allowed(shop: &Shop, audience: &Audience) -> Result<(), Error> {
-    let count = audience.to_send;
-    if count == 0 {
+/// Who would get it now. Refuses an audience of nobody, and one over the owner's limit: never a part of it in place of the whole.
+pub(super) fn audience(tx: &mut Tx, shop: &Shop, campaign: &Campaign) -> Result<Audience, Error> {
+    let audience = segments::count(tx, &campaign.rule)?;
+    if audience.to_send == 0 {
         return Err(Error::Conflict(format!(
             "nobody would get it: {} people belong to the segment, and none of them can be written to",
             audience.people
         )));
     }
-    over_limit(shop, count).map_or(Ok(()), |why| Err(Error::Conflict(why)))
+    over_limit(shop, audience.to_send).map_or(Ok(audience), |why| Err(Error::Conflict(why)))
 }
 
 /// Why so many people are too many.
@@ -463,10 +444,15 @@ fn run(tx: &mut Tx, shop: &Shop, campaign: &Campaign) -> Result<(), Error> {
     if pull(tx, campaign)? {
         return Ok(());
     }
-    tx.execute(sql::ROUND, args![&campaign.id])?;
     let now = tx.now();
+    next_round(tx, shop, campaign, now)
+}
+
+/// Gives a campaign another job, which begins at `at`.
+fn next_round(tx: &mut Tx, shop: &Shop, campaign: &Campaign, at: Time) -> Result<(), Error> {
+    tx.execute(sql::ROUND, args![&campaign.id])?;
     let job = RunCampaign { campaign: campaign.id.clone(), round: campaign.round + 1 };
-    jobs::enqueue(tx, &job, now, &shop.chance)?;
+    jobs::enqueue(tx, &job, at, &shop.chance)?;
     Ok(())
 }
 

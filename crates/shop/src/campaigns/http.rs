@@ -17,10 +17,10 @@ use semel_kernel::keys;
 use semel_kernel::store::Tx;
 
 use super::segments::{self, Rule, Segment, SegmentId};
-use super::view::{self, Line, View};
+use super::view::{self, Line, RecipientView, View};
 use super::{CampaignId, Draft, MediaKind, NewMedia, RecipientState, State, Texts, flows, preview};
 use crate::messages::Class;
-use crate::web::{KeyInHand, Problem, Strict, in_hand};
+use crate::web::{KeyInHand, Problem, Strict, cursor, filter, in_hand, page, page_size};
 use crate::{Error, Shop, owner_log};
 
 /// The routes of this feature.
@@ -47,8 +47,6 @@ pub fn routes() -> Router<Shop> {
 /// have a body of this length.
 pub const UPLOAD_BYTES: usize = 20 * 1024 * 1024;
 
-const PAGE: i64 = 50;
-const LONGEST_PAGE: i64 = 200;
 /// Who acts, in a campaign's history. The owner's log knows the token.
 const BY: &str = "api";
 const NAME_CHARS: usize = 120;
@@ -57,22 +55,6 @@ const FILE_ID_CHARS: usize = 256;
 
 fn named(text: &str) -> Result<CampaignId, Problem> {
     CampaignId::parse(text).ok_or_else(|| Error::missing("campaign", format!("{text:.80}")).into())
-}
-
-fn page_of(limit: Option<i64>) -> Result<i64, Error> {
-    let limit = limit.unwrap_or(PAGE);
-    if (1..=LONGEST_PAGE).contains(&limit) {
-        return Ok(limit);
-    }
-    Err(Error::invalid("limit", format!("between 1 and {LONGEST_PAGE}, not {limit}")))
-}
-
-/// The first `limit` of what may be one more, and whether there is more.
-fn first<T>(mut items: Vec<T>, limit: i64) -> (Vec<T>, bool) {
-    let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
-    let more = items.len() > wanted;
-    items.truncate(wanted);
-    (items, more)
 }
 
 #[derive(Deserialize)]
@@ -84,24 +66,14 @@ struct Filter {
 }
 
 async fn list(Extract(shop): Extract<Shop>, Query(filter): Query<Filter>) -> Result<Response, Problem> {
-    let limit = page_of(filter.limit)?;
+    let limit = page_size(filter.limit)?;
     let state = match filter.state.as_deref() {
         None => None,
         Some(word) => Some(State::parse(word).ok_or_else(|| Error::invalid("state", "no such state of a campaign"))?),
     };
-    let before = match filter.cursor.filter(|cursor| !cursor.is_empty()) {
-        None => None,
-        Some(cursor) => Some(CampaignId::parse(&cursor).ok_or_else(wrong_cursor)?),
-    };
+    let before = cursor(filter.cursor.as_deref(), CampaignId::parse)?;
     let campaigns = shop.read("campaigns.list", move |tx| flows::list(tx, state, before.as_ref(), limit + 1)).await?;
-    let (campaigns, more) = first(campaigns, limit);
-    let items: Vec<Line> = campaigns.iter().map(Line::from).collect();
-    let next = more.then(|| items.last().map(|line| line.id.clone())).flatten();
-    Ok(Json(json!({ "items": items, "next_cursor": next })).into_response())
-}
-
-fn wrong_cursor() -> Error {
-    Error::invalid("cursor", "give the next_cursor of the page before")
+    Ok(page(campaigns.iter().map(Line::from).collect(), limit, |line: &Line| line.id.clone()))
 }
 
 async fn show(Extract(shop): Extract<Shop>, Path(id): Path<String>) -> Result<Response, Problem> {
@@ -322,21 +294,16 @@ async fn recipients(
     Path(id): Path<String>,
     Query(filter): Query<RecipientFilter>,
 ) -> Result<Response, Problem> {
-    let (id, limit) = (named(&id)?, page_of(filter.limit)?);
+    let (id, limit) = (named(&id)?, page_size(filter.limit)?);
     let state = match filter.state.as_deref() {
         None => None,
         Some(word) => {
             Some(RecipientState::parse(word).ok_or_else(|| Error::invalid("state", "no such state of a recipient"))?)
         }
     };
-    let after = match filter.cursor.filter(|cursor| !cursor.is_empty()) {
-        None => 0,
-        Some(cursor) => cursor.parse::<i64>().map_err(|_| wrong_cursor())?,
-    };
-    let found = shop.read("campaign.recipients", move |tx| view::recipients(tx, &id, state, after, limit + 1)).await?;
-    let (items, more) = first(found, limit);
-    let next = more.then(|| items.last().map(|recipient| recipient.n.to_string())).flatten();
-    Ok(Json(json!({ "items": items, "next_cursor": next })).into_response())
+    let after = cursor(filter.cursor.as_deref(), |text| text.parse::<i64>().ok())?.unwrap_or(0);
+    let items = shop.read("campaign.recipients", move |tx| view::recipients(tx, &id, state, after, limit + 1)).await?;
+    Ok(page(items, limit, |recipient: &RecipientView| recipient.n.to_string()))
 }
 
 /// A body that says nothing.
@@ -362,7 +329,7 @@ async fn test(
     Path(id): Path<String>,
     Strict(Nothing {}): Strict<Nothing>,
 ) -> Result<Response, Problem> {
-    act(&shop, &id, "campaign.test.ask", |tx, shop, id| flows::test(tx, shop, id).map(drop)).await
+    act(&shop, &id, "campaign.test.ask", flows::test).await
 }
 
 #[derive(Deserialize)]
@@ -428,7 +395,7 @@ async fn resend(
     Path(id): Path<String>,
     Strict(Nothing {}): Strict<Nothing>,
 ) -> Result<Response, Problem> {
-    act(&shop, &id, "campaign.resend", |tx, shop, id| flows::resend_failed(tx, shop, id, BY).map(drop)).await
+    act(&shop, &id, "campaign.resend", |tx, shop, id| flows::resend_failed(tx, shop, id, BY)).await
 }
 
 /// Does what changes a campaign, and answers how it stands then.
@@ -519,12 +486,11 @@ struct Page {
     limit: Option<i64>,
 }
 
-async fn list_segments(Extract(shop): Extract<Shop>, Query(page): Query<Page>) -> Result<Response, Problem> {
-    let limit = page_of(page.limit)?;
-    let found = shop.read("segments.list", move |tx| segments::list(tx, page.cursor.as_deref(), limit + 1)).await?;
-    let (items, more): (Vec<Segment>, bool) = first(found, limit);
-    let next = more.then(|| items.last().map(|segment| segment.name.clone())).flatten();
-    Ok(Json(json!({ "items": items, "next_cursor": next })).into_response())
+async fn list_segments(Extract(shop): Extract<Shop>, Query(asked): Query<Page>) -> Result<Response, Problem> {
+    let limit = page_size(asked.limit)?;
+    let after = filter("cursor", asked.cursor)?;
+    let items = shop.read("segments.list", move |tx| segments::list(tx, after.as_deref(), limit + 1)).await?;
+    Ok(page(items, limit, |segment: &Segment| segment.name.clone()))
 }
 
 #[derive(Deserialize)]
@@ -569,11 +535,5 @@ mod tests {
         ] {
             assert!(body(wrong).is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn a_page_tells_whether_there_is_more() {
-        assert_eq!(first(vec![1, 2, 3], 2), (vec![1, 2], true));
-        assert_eq!(first(vec![1, 2], 2), (vec![1, 2], false));
     }
 }

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use semel_kernel::clock::Time;
+use semel_kernel::store::{FromValue, StoreError, Value};
 use semel_telegram::{Button, CALLBACK_DATA_LIMIT, CAPTION_LIMIT, ENTITY_LIMIT, Press, TEXT_LIMIT, html_tags};
 
 use super::segments::{Rule, Sweep};
 use crate::Error;
-use crate::messages::{Class, Language};
+use crate::messages::Class;
 use crate::notices::html;
 
 semel_kernel::id!(CampaignId, "cmp", "A campaign: one message to many people.");
@@ -142,14 +143,6 @@ pub struct Link {
 /// What a campaign says, by language: `ru`, `en`, or both. Who has another language gets English, else what there is.
 pub type Texts = BTreeMap<String, Words>;
 
-/// The key of a language in [`Texts`] and in rows.
-pub const fn key_of(language: Language) -> &'static str {
-    match language {
-        Language::Russian => "ru",
-        Language::English => "en",
-    }
-}
-
 /// The words for who speaks `language`: those, else the only others there are.
 pub fn words_for<'a>(texts: &'a Texts, language: &str) -> Option<&'a Words> {
     texts.get(language).or_else(|| texts.values().next())
@@ -209,13 +202,15 @@ impl MediaKind {
             Self::Document => "document",
         }
     }
+}
 
-    /// Reads the word.
-    pub fn parse(word: &str) -> Option<Self> {
-        match word {
-            "photo" => Some(Self::Photo),
-            "document" => Some(Self::Document),
-            _ => None,
+impl FromValue for MediaKind {
+    fn from_value(value: Value) -> Result<Self, StoreError> {
+        let word = String::from_value(value)?;
+        match word.as_str() {
+            "photo" => Ok(Self::Photo),
+            "document" => Ok(Self::Document),
+            _ => Err(StoreError::Decode { wanted: "a kind of media", found: word }),
         }
     }
 }

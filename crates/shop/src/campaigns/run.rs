@@ -2,7 +2,7 @@
 //!
 //! It takes recipients in their order, a piece at a time: their rows are written as being sent, durably, before the first call
 //! of the piece, and the ends of what came back before are written in the same transaction. Calls go on meanwhile, so writing
-//! costs the campaign no time. A run lasts some seconds and is due again at once; it ends early when this copy gives the sending
+//! costs the campaign no time. A run lasts half a minute and is due again at once; it ends early when this copy gives the sending
 //! up, so that another one may take over, and a stop of the program waits for little.
 //!
 //! Nobody else sends a campaign's recipients, so a row that is being sent when a run begins belongs to a run that died: nobody
@@ -25,6 +25,7 @@ use semel_telegram::Bot;
 use semel_telegram::pacer::Lane;
 
 use super::outcome::{After, Fate, UNCLEAR_AT_MOST};
+use super::segments::text_of;
 use super::send::{Mail, To, deliver};
 use super::{AT_A_TIME, Campaign, CampaignId, RecipientState, State, flows, piece, share, sql};
 use crate::messages::Class;
@@ -155,8 +156,8 @@ fn open(
 /// A scheduled campaign begins, or goes back to its owner with the reason. Either way the job looks again, or ends.
 fn its_time_came(tx: &mut Tx, shop: &Shop, campaign: &Campaign, claim: &Claim) -> Result<Opened, Error> {
     let now = tx.now();
-    match flows::may_begin(tx, shop, campaign) {
-        Ok(()) => {
+    match flows::audience(tx, shop, campaign) {
+        Ok(_) => {
             flows::begin(tx, campaign, "schedule")?;
             Ok(Opened::Over(claim.again(tx, now)?))
         }
@@ -278,7 +279,8 @@ struct Seen {
     refusal: Option<String>,
     /// Whether the campaign stands still for its content.
     poisoned: bool,
-    bad_token: Option<String>,
+    /// Whether Telegram does not know the token.
+    bad_token: bool,
     /// Those in a row who had no turn, or were told to wait.
     waited: u32,
     /// Whether so many of them that the run ends.
@@ -373,8 +375,8 @@ impl Run {
                     halt.store(true, Ordering::SeqCst);
                 }
             }
-            Fate::BadToken { text } => {
-                seen.bad_token = Some(text.clone());
+            Fate::BadToken { .. } => {
+                seen.bad_token = true;
                 halt.store(true, Ordering::SeqCst);
             }
             Fate::NotCalled { .. }
@@ -453,7 +455,7 @@ impl Run {
     async fn end(self, seen: Seen, not_before: Option<Time>) -> Result<Ended, JobError> {
         let (id, stamp, claim) = (self.campaign.id.clone(), self.stamp, self.claim.clone());
         let rows = Arc::new(Rows::of(&self, &seen));
-        let (poisoned, bad_token, held_back) = (seen.poisoned, seen.bad_token.clone(), seen.held_back);
+        let (poisoned, bad_token, held_back) = (seen.poisoned, seen.bad_token, seen.held_back);
         let left = Duration::from_secs(seen.left.unwrap_or_default().as_secs()).clamp(SOON, HELD_BACK_MOST);
         let (refusal, content) = (seen.refusal.clone().unwrap_or_default(), self.campaign.content);
         let told = Arc::clone(&rows);
@@ -483,13 +485,8 @@ impl Run {
                 tx.execute(sql::REFUSED, args![&id, content])?;
             }
             let mut at = not_before.unwrap_or(now);
-            if let Some(why) = &bad_token {
-                let key = format!("telegram-token:{}", now.millis().div_euclid(86_400_000));
-                let text = format!(
-                    "Telegram does not know the bot's token any more ({why}): no message leaves. Copy it again from BotFather \
-                     into SEMEL_TELEGRAM_BOT_TOKEN and restart; what waits goes out then."
-                );
-                alerts::flows::raise(tx, shop, key, text)?;
+            if bad_token {
+                messages::flows::token_refused(tx, shop)?;
                 at = at.max(now + WITHOUT_BOT);
             } else if held_back {
                 at = at.max(now + left);
@@ -587,8 +584,9 @@ impl Rows {
         }
         tx.many_later(sql::OUTCOME, rows, Expect::Any)?;
         if self.doubt.load(Ordering::SeqCst) {
-            let called = serde_json::to_string(&self.under_way);
-            let called = called.map_err(|error| StoreError::Statement(error.to_string()))?;
+            // Such a commit may still be on its way: its end is waited for, or what it wrote would not be seen.
+            tx.rows(sql::LOCK, args![&self.campaign])?;
+            let called = text_of(&self.under_way)?;
             tx.later(sql::GIVE_BACK, args![&self.campaign, self.stamp, called], Expect::Any)?;
         }
         customers::flows::unreachable(tx, &unreachable)?;
@@ -596,5 +594,70 @@ impl Rows {
             tx.later(sql::MEDIA_UPLOADED, args![&self.campaign, file_id, bot, self.content], Expect::Any)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use semel_kernel::clock::Chance;
+
+    use super::*;
+
+    const CAMPAIGN: &str =
+        "insert into campaigns (id, title, state, class, segment, texts, moved_at, created_by, created_at, fence)
+        values ($1, 'Spring', 'running', 'at_most_once', '{}', '{}', 0, 'story', 0, 5)";
+    const RECIPIENT: &str =
+        "insert into recipients (campaign, chat_id, language, n, state) values ($1, 7, 'ru', 1, 'queued')";
+
+    semel_kernel::each_store! { crate::ROOMS;
+        async fn a_commit_that_is_still_on_its_way_leaves_nobody_as_being_sent(t: TestStore) {
+            let campaign = CampaignId::new(Time::from_millis(0), &Chance::seeded(1));
+            let id = campaign.clone();
+            let written = t.store.write("story.campaign", move |tx| {
+                tx.execute(CAMPAIGN, args![&id])?;
+                tx.execute(RECIPIENT, args![&id])?;
+                Ok::<_, StoreError>(())
+            });
+            written.await.expect("rows are written");
+
+            // A piece is taken; whoever took it hears nothing, though the commit is only slow.
+            let (let_go, held) = mpsc::channel::<()>();
+            let (begun, mut has_begun) = tokio::sync::mpsc::unbounded_channel::<()>();
+            let (store, id) = (t.store.clone(), campaign.clone());
+            let taking = tokio::spawn(async move {
+                let taken = store.write("story.take", move |tx| {
+                    let now = tx.now();
+                    tx.rows(sql::LOCK, args![&id])?;
+                    let taken = tx.rows(sql::TAKE, args![&id, 5_i64, now, 10_i64])?;
+                    let _ = begun.send(());
+                    let _ = held.recv();
+                    Ok::<_, StoreError>(taken.len())
+                });
+                taken.await
+            });
+            has_begun.recv().await.expect("a piece is taken");
+            let rows = Rows {
+                campaign,
+                stamp: 5,
+                content: 1,
+                class: Class::AtMostOnce,
+                mends: false,
+                told: BTreeMap::new(),
+                under_way: BTreeSet::new(),
+                doubt: Arc::new(AtomicBool::new(true)),
+                uploaded: None,
+            };
+            let store = t.store.clone();
+            let again = tokio::spawn(async move { store.write("story.again", move |tx| rows.write(tx)).await });
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            let_go.send(()).expect("the commit goes on");
+            assert_eq!(taking.await.expect("it ends"), Ok(1));
+            assert_eq!(again.await.expect("it ends"), Ok(()));
+            let state = t.store.rows("story.state", "select state from recipients", &[]).await.expect("rows");
+            let state: String = state.first().expect("a row").get(0).expect("a state");
+            assert_eq!(state, "queued", "nobody calls for what was taken so, and nobody called");
+        }
     }
 }

@@ -143,7 +143,7 @@ pub struct Audience {
 /// The database did not answer.
 pub fn count(tx: &mut Tx, rule: &Rule) -> Result<Audience, Error> {
     let row = match &rule.list {
-        Some(list) => tx.one(sql::COUNT_LIST, args![json_of(list)?])?,
+        Some(list) => tx.one(sql::COUNT_LIST, args![text_of(list)?])?,
         None => tx.one(sql::COUNT, &rule.parameters())?,
     };
     let (people, to_send, ru): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
@@ -223,16 +223,11 @@ impl Sweep {
         let left = list.get(from..).unwrap_or_default();
         let piece = left.get(..PIECE).unwrap_or(left);
         let Some(last) = piece.last() else { return Ok((0, None)) };
-        let text = serde_json::to_string(piece).map_err(|error| StoreError::Statement(error.to_string()))?;
         let now = tx.now();
-        let written = tx.execute(sql::SNAPSHOT_LIST, args![text, campaign, now, before])?;
+        let written = tx.execute(sql::SNAPSHOT_LIST, args![text_of(piece)?, campaign, now, before])?;
         let next = (left.len() > piece.len()).then(|| Self { after: last.to_string(), until: String::new() });
         Ok((written, next))
     }
-}
-
-fn json_of(list: &[i64]) -> Result<String, Error> {
-    Ok(serde_json::to_string(list).map_err(|error| StoreError::Statement(error.to_string()))?)
 }
 
 /// A saved segment.
@@ -279,7 +274,8 @@ pub fn change(tx: &mut Tx, id: &SegmentId, rule: &Rule) -> Result<(), Error> {
 /// # Errors
 /// [`Error::NotFound`].
 pub fn find(tx: &mut Tx, id_or_name: &str) -> Result<Segment, Error> {
-    let row = tx.first(sql::SEGMENT_FIND, args![id_or_name])?;
+    // PostgreSQL takes no zero byte in a text, and no segment has one.
+    let row = if id_or_name.contains('\0') { None } else { tx.first(sql::SEGMENT_FIND, args![id_or_name])? };
     Ok(segment(&row.ok_or_else(|| Error::missing("segment", format!("{id_or_name:.80}")))?)?)
 }
 
@@ -304,10 +300,10 @@ pub fn tag(tx: &mut Tx, tag: &str, add: &[i64], remove: &[i64]) -> Result<i64, E
     }
     let now = tx.now();
     if !add.is_empty() {
-        tx.execute(sql::TAG, args![json_of(add)?, tag, now])?;
+        tx.execute(sql::TAG, args![text_of(add)?, tag, now])?;
     }
     if !remove.is_empty() {
-        tx.execute(sql::UNTAG, args![json_of(remove)?, tag])?;
+        tx.execute(sql::UNTAG, args![text_of(remove)?, tag])?;
     }
     Ok(tx.one(sql::TAGGED, args![tag])?.get(0)?)
 }
@@ -320,8 +316,9 @@ fn sound_name(name: &str) -> Result<&str, Error> {
     Ok(name)
 }
 
-pub(super) fn text_of(rule: &Rule) -> Result<String, StoreError> {
-    serde_json::to_string(rule).map_err(|error| StoreError::Statement(error.to_string()))
+/// A rule, a list or words as a row or a statement takes them.
+pub(super) fn text_of(value: &(impl Serialize + ?Sized)) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(|error| StoreError::Statement(error.to_string()))
 }
 
 pub(super) fn rule_of(text: &str) -> Result<Rule, StoreError> {

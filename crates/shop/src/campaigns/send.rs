@@ -5,18 +5,16 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use semel_kernel::args;
-use semel_kernel::outbound::{self, Call};
+use semel_kernel::outbound::{Call, Manner};
 use semel_kernel::store::Tx;
 use semel_telegram::pacer::Lane;
 use semel_telegram::{Bot, File, ParseMode, Request, SendDocument, SendMessage, SendPhoto};
 
 use super::outcome::Fate;
 use super::{CampaignId, MediaKind, NewMedia, Texts, sql, words_for};
-use crate::messages::Heard;
-use crate::{Error, Shop, messages};
+use crate::messages::{self, Heard, silence};
+use crate::{Error, Shop};
 
-/// The HTTP client's own pace, the same for every message of the bot: a net below the turns.
-const NET: outbound::Pace = outbound::Pace { per_second: 30, burst: 1 };
 /// How long a message waits for its own chat's pace or for a silence while it counts as being sent; its turn among the others
 /// takes longer where more important ones come first.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -36,14 +34,12 @@ impl Mail {
         let media = match tx.first(sql::MEDIA, args![campaign, bot])? {
             None => None,
             Some(row) => {
-                let word: String = row.get(0)?;
-                let kind = MediaKind::parse(&word).ok_or_else(|| Error::invalid("media", "an unknown kind"))?;
                 let (bytes, given, of): (Vec<u8>, Option<String>, Option<String>) =
                     (row.get(3)?, row.get(4)?, row.get(5)?);
                 if of.as_deref() == Some(bot) || bytes.is_empty() {
                     known.clone_from(&given);
                 }
-                Some(NewMedia { kind, name: row.get(1)?, mime: row.get(2)?, bytes, file_id: given })
+                Some(NewMedia { kind: row.get(0)?, name: row.get(1)?, mime: row.get(2)?, bytes, file_id: given })
             }
         };
         Ok(Self { texts, media, file_id: Mutex::new(known) })
@@ -126,10 +122,8 @@ async fn once(shop: &Shop, bot: &Bot, mail: &Mail, to: &To, chat_id: i64, lane: 
     if halt.load(Ordering::SeqCst) {
         return Fate::NotCalled { left: None };
     }
-    let host = format!("telegram:{}", bot.id());
-    let mut call = Call::new("telegram.campaign", host.clone(), outbound::Manner::Blind);
-    call.pace = Some(NET);
-    call.own_pauses = true;
+    let mut call = Call::new("telegram.campaign", messages::host_key(bot), Manner::Blind);
+    messages::under_pace_of(bot, &mut call);
     if mail.media.is_some() {
         (call.attempt_timeout, call.deadline) = (Duration::from_secs(30), Duration::from_secs(45));
     }
@@ -142,26 +136,13 @@ async fn once(shop: &Shop, bot: &Bot, mail: &Mail, to: &To, chat_id: i64, lane: 
     });
     match (fate, quiet) {
         (Fate::Slow { .. }, Some(quiet)) => {
-            if quiet.whole_bot {
-                shop.telegram.pause_host(&host, shop.telegram.now() + quiet.left);
-            }
-            let of = if quiet.whole_bot { bot.id().to_owned() } else { format!("{}:{chat_id}", bot.id()) };
-            keep_silence(shop, of, quiet.left).await;
+            // At once, because the rows of a piece are written when it is through.
+            let of = silence::obey(shop, bot, chat_id, quiet);
+            silence::keep(shop, "campaign.silence", of, quiet.left).await;
             // With its jitter, rounded up.
             let seconds = quiet.left.as_secs() + u64::from(quiet.left.subsec_millis() > 0);
             Fate::Slow { seconds, whole_bot: quiet.whole_bot }
         }
         (fate, _) => fate,
-    }
-}
-
-/// For whoever sends next after a death: at once, because the rows of a piece are written when it is through.
-async fn keep_silence(shop: &Shop, of: String, left: Duration) {
-    let kept = shop.write("campaign.silence", move |tx, _| {
-        let until = tx.now() + left;
-        Ok(messages::flows::keep_silence(tx, &of, until)?)
-    });
-    if let Err(error) = kept.await {
-        tracing::warn!(%error, "could not write that Telegram asks for silence; this process knows it all the same");
     }
 }

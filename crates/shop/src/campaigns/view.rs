@@ -186,9 +186,8 @@ fn progress(tx: &mut Tx, shop: &Shop, campaign: &Campaign) -> Result<Progress, E
 /// What a campaign attaches.
 pub(super) fn media(tx: &mut Tx, id: &CampaignId) -> Result<Option<MediaView>, Error> {
     let Some(row) = tx.first(sql::MEDIA_HEAD, args![id])? else { return Ok(None) };
-    let word: String = row.get(0)?;
-    let kind = MediaKind::parse(&word).ok_or(StoreError::Decode { wanted: "a kind of media", found: word })?;
-    Ok(Some(MediaView { kind, name: row.get(1)?, mime: row.get(2)?, bytes: row.get(3)?, uploaded: row.get(4)? }))
+    let (kind, name, mime) = (row.get(0)?, row.get(1)?, row.get(2)?);
+    Ok(Some(MediaView { kind, name, mime, bytes: row.get(3)?, uploaded: row.get(4)? }))
 }
 
 /// Recipients in their order, those after number `after`, and only those that stand so.

@@ -8,11 +8,13 @@ use semel_kernel::history::{self, Entry};
 use semel_kernel::store::{Expect, StoreError, Tx, Value};
 use semel_money::Amount;
 
-use super::goods::Unit;
+use super::goods::{Unit, fingerprint};
 use super::{Change, Goods, Held, Imported, Kind, Levels, NewProduct, Product, ProductId, UnitId, sql};
 use crate::orders::{ItemId, OrderId};
 use crate::{Error, Shop};
 
+/// So many units are named that cannot be withdrawn.
+const NAMED: usize = 5;
 /// Units that one statement writes: few round trips, and none that runs for long.
 const UNITS_A_STATEMENT: usize = 1000;
 
@@ -215,6 +217,88 @@ pub fn add(tx: &mut Tx, shop: &Shop, product: &ProductId, goods: &Goods) -> Resu
         crate::orders::flows::serve_waiting(tx, shop, product)?;
     }
     Ok(imported)
+}
+
+/// Takes `goods` off the shelf of a product, all of them or none: they came in by mistake. They can come in again, to any product,
+/// because nobody ever had them. Answers how many there were.
+///
+/// # Errors
+/// [`Error::Conflict`] with the line and the id of each unit that an order holds or has, that a restore holds back, or that this
+/// product does not have; never with what a unit holds.
+pub fn withdraw(tx: &mut Tx, product: &ProductId, goods: &Goods) -> Result<usize, Error> {
+    find_held(tx, product)?;
+    let hashes: Vec<&str> = goods.units.iter().map(|unit| unit.hash.as_str()).collect();
+    let mut known: BTreeMap<String, Shelved> = BTreeMap::new();
+    for row in tx.rows(sql::WITH_FINGERPRINTS, args![serde_json::Value::from(hashes).to_string()])? {
+        let unit = Shelved {
+            id: row.get(0)?,
+            product: row.get(1)?,
+            state: row.get(2)?,
+            held_back: row.get::<Option<Time>>(4)?.is_some(),
+            order: row.get(5)?,
+        };
+        known.insert(row.get(3)?, unit);
+    }
+    let (mut free, mut refused) = (Vec::with_capacity(goods.units.len()), Vec::new());
+    for unit in &goods.units {
+        match known.get(&unit.hash).filter(|shelved| shelved.product == *product) {
+            None => refused.push(format!("line {} is not in its stock", unit.line)),
+            Some(shelved) => match shelved.refusal() {
+                Some(why) => refused.push(format!("line {} ({}) {why}", unit.line, shelved.id)),
+                None => free.push(vec![
+                    Value::from(&shelved.id),
+                    Value::from(fingerprint(&format!("withdrawn {}", shelved.id))),
+                ]),
+            },
+        }
+    }
+    if !refused.is_empty() {
+        let more = match refused.len().saturating_sub(NAMED) {
+            0 => String::new(),
+            more => format!("; and {more} more"),
+        };
+        refused.truncate(NAMED);
+        let named = refused.join("; ");
+        return Err(Error::Conflict(format!("nothing of product {product} was withdrawn: {named}{more}")));
+    }
+    let wanted = free.len();
+    let mut withdrawn = 0;
+    for batch in free.chunks(UNITS_A_STATEMENT) {
+        withdrawn += tx.many(sql::WITHDRAW_UNITS, batch.to_vec())?.len();
+    }
+    if withdrawn < wanted {
+        return Err(Error::Conflict(format!(
+            "nothing of product {product} was withdrawn: some of it was sold meanwhile; repeat it to read what"
+        )));
+    }
+    let detail = format!("{withdrawn} withdrawn");
+    history::append(tx, &Entry { event: "stock withdrawn", detail: Some(&detail), ..entry(product) })?;
+    Ok(withdrawn)
+}
+
+/// A unit as a withdrawal finds it.
+struct Shelved {
+    id: UnitId,
+    product: ProductId,
+    state: String,
+    held_back: bool,
+    order: Option<OrderId>,
+}
+
+impl Shelved {
+    /// Why it cannot be withdrawn, if so.
+    fn refusal(&self) -> Option<String> {
+        let order = self.order.as_ref().map(|order| format!(" (order {order})")).unwrap_or_default();
+        match self.state.as_str() {
+            "available" if self.held_back => {
+                Some("is held back since a restore: it may have been sold after the backup".to_owned())
+            }
+            "available" => None,
+            "held" => Some(format!("is held{order}")),
+            "delivered" => Some(format!("was sold{order}")),
+            _ => Some(format!("is out of the trade for ever{order}")),
+        }
+    }
 }
 
 /// Holds `n` units of `product` for `item`, whose row must be written (or queued) already. Units go out in the order in

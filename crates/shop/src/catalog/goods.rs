@@ -25,6 +25,13 @@ pub struct Goods {
 pub(super) struct Unit {
     pub(super) hash: String,
     pub(super) content: String,
+    /// Its line in the list, from 1.
+    pub(super) line: usize,
+}
+
+/// The fingerprint of a text.
+pub(super) fn fingerprint(text: &str) -> String {
+    hex::encode(Sha256::digest(text))
 }
 
 /// Goods are secrets: only their number prints.
@@ -44,6 +51,11 @@ pub struct Imported {
 }
 
 impl Goods {
+    /// How many different ones there are.
+    pub(super) fn len(&self) -> usize {
+        self.units.len()
+    }
+
     /// Reads one unit an item. Space around an item does not count; its inner lines do.
     ///
     /// # Errors
@@ -58,9 +70,9 @@ impl Goods {
         let lines = items.len();
         for (index, item) in items.into_iter().enumerate() {
             let content = sound(&item, index)?;
-            let hash = hex::encode(Sha256::digest(content));
+            let hash = fingerprint(content);
             if known.insert(hash.clone()) {
-                units.push(Unit { hash, content: content.to_owned() });
+                units.push(Unit { hash, content: content.to_owned(), line: index + 1 });
             }
         }
         let repeated = lines - units.len();

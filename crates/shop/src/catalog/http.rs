@@ -1,8 +1,8 @@
-//! The catalog over HTTP: products, and stock in.
+//! The catalog over HTTP: products, stock in, and stock out again that came by mistake.
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use http::StatusCode;
@@ -11,11 +11,9 @@ use semel_money::{Amount, Currency};
 use serde::{Deserialize, Serialize};
 
 use super::{Change, Delivery, Goods, Kind, Levels, NewProduct, Product, ProductId, flows};
-use crate::web::{KeyInHand, Problem, Strict, in_hand};
+use crate::web::{KeyInHand, Problem, Strict, cursor, in_hand, page, page_size};
 use crate::{Error, Shop};
 
-const PAGE: i64 = 50;
-const LONGEST_PAGE: i64 = 200;
 const HOUR_S: i64 = 3600;
 const DAY_S: i64 = 24 * HOUR_S;
 
@@ -25,6 +23,7 @@ pub fn routes() -> Router<Shop> {
         .route("/api/v1/products", post(create).get(list))
         .route("/api/v1/products/{id}", get(one).patch(change))
         .route("/api/v1/products/{id}/stock", post(import))
+        .route("/api/v1/products/{id}/stock/withdraw", post(withdraw))
 }
 
 #[derive(Debug, Deserialize)]
@@ -108,6 +107,11 @@ struct StockBody {
     items: Vec<String>,
 }
 
+#[derive(Serialize)]
+struct Withdrawn {
+    withdrawn: usize,
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Page {
@@ -157,12 +161,6 @@ impl From<Product> for View {
     }
 }
 
-#[derive(Serialize)]
-struct Views {
-    items: Vec<View>,
-    next_cursor: Option<ProductId>,
-}
-
 async fn create(
     State(shop): State<Shop>,
     key: Option<Extension<KeyInHand>>,
@@ -185,29 +183,12 @@ async fn create(
     Ok((StatusCode::CREATED, Json(View::from(made.await?))))
 }
 
-async fn list(
-    State(shop): State<Shop>,
-    page: Result<Query<Page>, QueryRejection>,
-) -> Result<impl IntoResponse, Problem> {
-    let Query(page) = page.map_err(|refusal| Problem::bad_request(refusal.body_text()))?;
-    let limit = page.limit.unwrap_or(PAGE);
-    if !(1..=LONGEST_PAGE).contains(&limit) {
-        return Err(Error::invalid("limit", format!("between 1 and {LONGEST_PAGE}, not {limit}")).into());
-    }
-    let before = match page.cursor.filter(|cursor| !cursor.is_empty()) {
-        None => None,
-        Some(cursor) => Some(
-            ProductId::parse(&cursor)
-                .ok_or_else(|| Error::invalid("cursor", "give the next_cursor of the page before"))?,
-        ),
-    };
-    // One more than asked for tells whether there is a next page.
+async fn list(State(shop): State<Shop>, asked: Result<Query<Page>, QueryRejection>) -> Result<Response, Problem> {
+    let Query(asked) = asked.map_err(|refusal| Problem::bad_request(refusal.body_text()))?;
+    let limit = page_size(asked.limit)?;
+    let before = cursor(asked.cursor.as_deref(), ProductId::parse)?;
     let found = shop.read("catalog.list", move |tx| flows::list(tx, before.as_ref(), limit + 1)).await?;
-    let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
-    let more = found.len() > wanted;
-    let items: Vec<View> = found.into_iter().take(wanted).map(View::from).collect();
-    let next_cursor = items.last().filter(|_| more).map(|last| last.id.clone());
-    Ok(Json(Views { items, next_cursor }))
+    Ok(page(found.into_iter().map(View::from).collect(), limit, |view: &View| view.id.clone()))
 }
 
 async fn one(State(shop): State<Shop>, Path(id): Path<String>) -> Result<impl IntoResponse, Problem> {
@@ -237,6 +218,29 @@ async fn import(
     let goods = Goods::read(body.items)?;
     let imported = shop.write("catalog.import", move |tx, shop| flows::add(tx, shop, &id, &goods)).await?;
     Ok(Json(imported))
+}
+
+async fn withdraw(
+    State(shop): State<Shop>,
+    Path(id): Path<String>,
+    key: Option<Extension<KeyInHand>>,
+    Strict(body): Strict<StockBody>,
+) -> Result<impl IntoResponse, Problem> {
+    let id = named(&id)?;
+    let (key, resume) = in_hand(key);
+    let goods = Goods::read(body.items)?;
+    // A request that died may have taken them off the shelf before its answer was stored: all of them, then.
+    if resume.is_some() {
+        return Ok(Json(Withdrawn { withdrawn: goods.len() }));
+    }
+    let withdrawn = shop.write("catalog.change", move |tx, _| {
+        let withdrawn = flows::withdraw(tx, &id, &goods)?;
+        if let Some(key) = &key {
+            keys::bind(tx, key, id.as_str())?;
+        }
+        Ok(withdrawn)
+    });
+    Ok(Json(Withdrawn { withdrawn: withdrawn.await? }))
 }
 
 fn named(id: &str) -> Result<ProductId, Error> {

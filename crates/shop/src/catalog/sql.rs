@@ -82,6 +82,15 @@ semel_kernel::statements! {
     };
     LET_GO = "update units set held_back_at = null where product = $1 and held_back_at is not null";
     VOID = "update units set state = 'void' where id = $1 and state in ('available', 'delivered', 'void')";
+    /// Units with these fingerprints, and whose they are; ids of a JSON list, which each engine opens with its own function. PostgreSQL
+    /// holds their rows, so that nobody takes one meanwhile; SQLite has one writer and nothing to hold.
+    WITH_FINGERPRINTS = {
+        sqlite: "select u.id, u.product, u.state, u.content_hash, u.held_back_at, i.order_id from units u
+            left join items i on i.id = u.item where u.content_hash in (select value from json_each($1))",
+        postgres: "select u.id, u.product, u.state, u.content_hash, u.held_back_at, i.order_id from units u
+            left join items i on i.id = u.item where u.content_hash in (select json_array_elements_text(cast($1 as json)))
+            order by u.id for update of u",
+    };
     UNIT_STATE = "select state from units where id = $1";
     CONTENTS = "select i.id, d.n, i.title, u.content from items i
         join deliveries d on d.item = i.id and d.state <> 'void' join units u on u.id = d.unit
@@ -98,6 +107,16 @@ pub(super) const ADD_UNITS: ManySql = ManySql {
         from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[]) as u (id, product, content, content_hash, created_at)
         order by content_hash
         on conflict (content_hash) do nothing returning id",
+};
+
+/// Takes units off the shelf for ever, and what they held with them. The fingerprint becomes that of nothing that was ever sold, so
+/// that the same key can come in again as another unit.
+pub(super) const WITHDRAW_UNITS: ManySql = ManySql {
+    sqlite: "update units set state = 'void', content = '', content_hash = $2
+        where id = $1 and state = 'available' and held_back_at is null returning id",
+    postgres: "update units set state = 'void', content = '', content_hash = w.hash
+        from unnest($1::text[], $2::text[]) as w (id, hash)
+        where units.id = w.id and units.state = 'available' and units.held_back_at is null returning units.id",
 };
 
 /// A row of `FIND`, `PRODUCTS`, `CHANGE` or `LIST`.

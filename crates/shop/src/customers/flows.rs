@@ -20,6 +20,17 @@ pub fn upsert(tx: &mut Tx, shop: &Shop, new: &NewCustomer) -> Result<Customer, E
     Ok(sql::customer(&row)?)
 }
 
+/// Has a customer's receipts go to the e-mail or phone of `new` from now on, in place of both that were known. Their row is held until
+/// the transaction ends.
+///
+/// # Errors
+/// [`Error::Invalid`] when email or phone make no sense.
+pub fn set_contact(tx: &mut Tx, new: &NewCustomer) -> Result<Customer, Error> {
+    let new = new.checked()?;
+    let row = tx.one(sql::SET_CONTACT, args![new.telegram_id, new.email, new.phone])?;
+    Ok(sql::customer(&row)?)
+}
+
 /// Remembers that nothing reaches these people until they write to the bot or let it in again, or until a message arrives all
 /// the same. Campaigns leave them out; whatever is about money or goods is tried. Changes nothing for who is no customer. Name
 /// several in the order of their ids: their rows are held until the transaction ends.

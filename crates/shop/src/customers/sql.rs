@@ -12,6 +12,9 @@ semel_kernel::statements! {
         on conflict (telegram_id) do update set email = coalesce(excluded.email, customers.email),
             phone = coalesce(excluded.phone, customers.phone), language = coalesce(excluded.language, customers.language)
         returning id, telegram_id, email, phone, language, referrer, created_at";
+    /// Both at once: what is not given any more is not known any more.
+    SET_CONTACT = "update customers set email = $2, phone = $3 where telegram_id = $1
+        returning id, telegram_id, email, phone, language, referrer, created_at";
     FIND = "select id, telegram_id, email, phone, language, referrer, created_at from customers where id = $1";
     REACHED = "update customers set blocked_at = null where telegram_id = $1 and blocked_at is not null";
     FIND_BY_TELEGRAM = "select id, telegram_id, email, phone, language, referrer, created_at from customers where telegram_id = $1";

@@ -21,7 +21,7 @@ use crate::bot::ANSWER;
 use crate::customers::Customer;
 use crate::orders::{self, Order, OrderId};
 use crate::vpn::PeerId;
-use crate::{Error, Shop, subscriptions};
+use crate::{Error, Shop, alerts, subscriptions};
 
 /// How much later than the one before it the file of a device leaves, where the end of the one before does not call it. That
 /// one may be held up for long, and then nobody waits for it.
@@ -52,8 +52,13 @@ pub(crate) fn is_written(tx: &mut Tx, dedup_key: &str) -> Result<bool, StoreErro
     Ok(tx.first(sql::WRITTEN, args![dedup_key])?.is_some())
 }
 
-/// Forgets what the bot answered, and what customers wrote to the owner, before `before`: of the next `most` messages at most. Such a
-/// message is written in the transaction that ends its update, so its key guards nothing that could come again. What was bought, what
+/// The key of the alert that has this number in the chat `chat_id`.
+pub(crate) fn key_of_alert(tx: &mut Tx, chat_id: i64, telegram_id: i64) -> Result<Option<String>, StoreError> {
+    tx.first(sql::KEY_OF_ALERT, args![chat_id, telegram_id])?.map(|row| row.get(0)).transpose()
+}
+
+/// Forgets what the bot and its owner answered, and what customers wrote to the owner, before `before`: of the next `most` messages at
+/// most. Such a message is written in the transaction that ends its update, so its key guards nothing that could come again. What was bought, what
 /// is about money, and everything whose fate nobody told stays.
 pub(crate) fn forget_answers(tx: &mut Tx, before: Time, most: i64) -> Result<Piece, StoreError> {
     let Some(span) = Span::next(tx, "retention.messages", sql::OLD, &least_id("msg", before), most)? else {
@@ -328,6 +333,27 @@ pub fn goods_may_be_seen(tx: &mut Tx, order: &OrderId) -> Result<bool, Error> {
     Ok(tx.first(sql::MAY_BE_SEEN, args![order])?.is_some())
 }
 
+/// Messages, the newest first: those before `before`, and only those of this state and kind. Recipients of campaigns are not
+/// among them: they stand with their campaign.
+///
+/// # Errors
+/// The database did not answer.
+pub fn list(
+    tx: &mut Tx,
+    before: Option<&MessageId>,
+    state: Option<State>,
+    kind: Option<&str>,
+    limit: i64,
+) -> Result<Vec<MessageView>, Error> {
+    let before = before.map_or("msg_z", MessageId::as_str);
+    let rows = match state {
+        None => tx.rows(sql::LIST, args![before, limit, kind])?,
+        Some(State::Sent) => tx.rows(sql::LIST_SENT, args![before, limit, kind])?,
+        Some(state) => tx.rows(sql::LIST_ASIDE, args![before, limit, kind, state.as_str()])?,
+    };
+    Ok(rows.iter().map(view_of).collect::<Result<_, _>>()?)
+}
+
 /// Messages with a try of which nobody told us what became of it, the newest first: those before `before` if given.
 pub fn uncertain(tx: &mut Tx, before: Option<Time>, limit: i64) -> Result<Vec<MessageView>, Error> {
     let rows = tx.rows(sql::UNCERTAIN, args![before, limit])?;
@@ -366,6 +392,14 @@ pub(crate) fn keep_silence(tx: &mut Tx, bot: &str, until: Time) -> Result<(), St
     let now = tx.now();
     tx.later(sql::FORGET_SILENCES, args![now], Expect::Any)?;
     tx.later(sql::KEEP_SILENCE, args![silence_of(bot), until.millis().to_string()], Expect::Any)
+}
+
+/// Tells the owner that Telegram does not know the bot's token: once a day, for as long as it lasts.
+pub(crate) fn token_refused(tx: &mut Tx, shop: &Shop) -> Result<(), Error> {
+    let key = format!("telegram-token:{}", tx.now().millis().div_euclid(86_400_000));
+    let sentence = "Telegram does not know the bot's token any more: no message leaves. \
+        Copy it again from BotFather into SEMEL_TELEGRAM_BOT_TOKEN and restart; waiting messages go out then.";
+    alerts::flows::raise(tx, shop, key, sentence)
 }
 
 /// Until when the bot `bot` has to be silent, as far as anybody wrote.

@@ -16,11 +16,11 @@
 
 mod fit;
 pub mod flows;
-pub mod list;
+pub mod http;
 mod model;
 mod pace;
 mod send;
-mod silence;
+pub(crate) mod silence;
 mod sql;
 pub(crate) mod text;
 mod verdict;
@@ -29,8 +29,8 @@ mod vpn_text;
 
 pub use model::*;
 pub use pace::{Heard, NotNow, Pace, Quiet, Turn, lane_of};
-pub use send::DeliverMessage;
-pub use send::under_pace_of;
+pub(crate) use send::host_key;
+pub use send::{DeliverMessage, under_pace_of};
 pub(crate) use silence::LONGEST_SILENCE;
 pub use silence::{allow_until, heard, hold_back, recall_silence};
 pub use sql::STATEMENTS;

@@ -87,6 +87,14 @@ pub enum Language {
 }
 
 impl Language {
+    /// The word in rows and addresses.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Russian => "ru",
+            Self::English => "en",
+        }
+    }
+
     /// The language for an IETF tag as Telegram gives it: `ru`, `ru-RU`, `en`, or none.
     pub fn of(tag: Option<&str>) -> Self {
         match tag.map(str::trim) {
@@ -172,6 +180,8 @@ impl FromValue for Body {
 
 /// What messages to the owner and helpers are about.
 pub const ALERT: &str = "alert";
+/// What an owner's answer to a customer's question is about.
+pub const REPLY: &str = "reply";
 /// How keys of alerts begin that hand on what a customer wrote.
 pub(crate) const WORDS_OF_CUSTOMER: &str = "support:";
 /// What messages with an order's goods are about.

@@ -25,7 +25,9 @@ use super::flows::{self, End, Loaded};
 use super::text::{self, Own, Piece};
 use super::verdict::Verdict;
 use super::vpn::{self, Rendered};
-use super::{ALERT, Body, Class, Message, MessageId, NotNow, OfPeer, Quiet, State, hands_over, lane_of, silence};
+use super::{
+    ALERT, Body, Class, Message, MessageId, NotNow, OfPeer, Quiet, REPLY, State, hands_over, lane_of, silence,
+};
 use crate::orders::OrderId;
 use crate::shop::Lanes;
 use crate::{Error, Shop, alerts, customers, orders, safety};
@@ -125,6 +127,11 @@ impl Job for DeliverMessage {
             (State::Sent | State::Cancelled, _) => over(shop, sending.claim, Outcome::Confirmed).await,
             (State::Failed, Class::AtMostOnce) => over(shop, sending.claim, Outcome::Failed).await,
             (State::Unknown, Class::AtMostOnce) => over(shop, sending.claim, Outcome::Unknown).await,
+            // Its worker died between the end and the burial. What somebody sends by hand has left the line.
+            (State::Failed | State::Unknown, Class::Ordered) => {
+                let outcome = outcome_of(sending.message.state);
+                Err(JobError::DeadLetter { text: "it had ended, and its place in the chat is gone".into(), outcome })
+            }
             (State::Queued, Class::AtMostOnce) if before > 0 => {
                 sending.end(State::Unknown, Some("the try before was lost".into())).await
             }
@@ -189,7 +196,7 @@ impl Sending<'_> {
     async fn run(&self, goods: &[Piece], own: &Own, ours: bool) -> Result<Ended, JobError> {
         let now = self.shop.now();
         if self.in_line && self.message.state == State::Queued {
-            return self.not_yet(Some(now + IN_LINE), "an earlier message to this chat goes first".into()).await;
+            return self.not_its_turn(IN_LINE, "an earlier message to this chat goes first").await;
         }
         let Some(bot) = &self.shop.bot else {
             return self.not_yet(Some(now + WITHOUT_BOT), "no bot is set up".into()).await;
@@ -331,13 +338,7 @@ impl Sending<'_> {
                 customers::flows::reached(tx, message.chat_id)?;
             }
             if let Some(why) = &refused_words {
-                let day = tx.now().millis().div_euclid(86_400_000);
-                alerts::flows::raise(
-                    tx,
-                    shop,
-                    format!("refused-words:{}:{day}", message.kind),
-                    in_ours(&message.kind, why),
-                )?;
+                tell_of_words(tx, shop, &message.kind, in_ours(&message.kind, why))?;
             }
             match &trouble {
                 None => arrived(tx, shop, &message, goods_at)?,
@@ -349,6 +350,7 @@ impl Sending<'_> {
             }
             match &rest {
                 Some(rest) => flows::rest(tx, shop, &message, rest, order.as_ref(), &turn)?,
+                None if message.kind == REPLY => alerts::flows::replied(tx, shop, &message)?,
                 None => flows::vpn_next(tx, shop, &message, &turn)?,
             }
             Ok(claim.finish(tx)?)
@@ -386,17 +388,10 @@ impl Sending<'_> {
     /// is written in the transaction that puts the message off: whoever sends next after a death knows both, that this try sent
     /// nothing and how long to be silent, or neither.
     async fn silence(&self, bot: &Bot, seconds: u64, quiet: Option<Quiet>) -> Result<Ended, JobError> {
-        let asked = Duration::from_secs(seconds);
-        let Quiet { left, whole_bot } = quiet.unwrap_or(Quiet { left: asked, whole_bot: true });
-        let until = self.shop.telegram.now() + left;
-        let of = if whole_bot {
-            self.shop.telegram.pause_host(&host_key(bot), until);
-            bot.id().to_owned()
-        } else {
-            silence::of_chat(bot, self.message.chat_id)
-        };
-        let kept = silence::on_database(self.shop, until);
-        let whose = if whole_bot { "of the bot" } else { "in this chat" };
+        let quiet = quiet.unwrap_or(Quiet { left: Duration::from_secs(seconds), whole_bot: true });
+        let of = silence::obey(self.shop, bot, self.message.chat_id, quiet);
+        let kept = self.shop.now() + quiet.left;
+        let whose = if quiet.whole_bot { "of the bot" } else { "in this chat" };
         let text = format!("Telegram asks for {seconds} s of silence {whose}");
         let again = (!self.is_too_old()).then(|| (self.claim.clone(), text.clone()));
         let write = self.shop.write("message.silence", move |tx, _| {
@@ -409,21 +404,13 @@ impl Sending<'_> {
         match write.await {
             Ok(Some(ended)) => return Ok(ended),
             Ok(None) => {}
-            Err(error) => {
-                tracing::warn!(%error, "could not write that Telegram asks for silence; this process knows it all the same");
-            }
+            Err(error) => silence::not_kept(&error),
         }
         self.not_yet(Some(kept), text).await
     }
 
     async fn bad_token(&self, text: String) -> Result<Ended, JobError> {
-        let raised = self.shop.write("message.token", |tx, shop| {
-            // Once a day, for as long as it lasts.
-            let key = format!("telegram-token:{}", tx.now().millis().div_euclid(86_400_000));
-            let sentence = "Telegram does not know the bot's token any more: no message leaves. \
-                Copy it again from BotFather into SEMEL_TELEGRAM_BOT_TOKEN and restart; waiting messages go out then.";
-            alerts::flows::raise(tx, shop, key, sentence)
-        });
+        let raised = self.shop.write("message.token", flows::token_refused);
         if let Err(error) = raised.await {
             tracing::warn!(%error, "could not write the alert about the bot's token");
         }
@@ -512,9 +499,7 @@ impl Sending<'_> {
                 Follows::Unreachable => customers::flows::unreachable(tx, &[message.chat_id])?,
                 Follows::Mend => {
                     if let Some(text) = refused_words(&message, &end) {
-                        // Once a day for each kind, for as long as nobody mends it.
-                        let day = tx.now().millis().div_euclid(86_400_000);
-                        alerts::flows::raise(tx, shop, format!("refused-words:{}:{day}", message.kind), text)?;
+                        tell_of_words(tx, shop, &message.kind, text)?;
                     }
                 }
             }
@@ -543,8 +528,15 @@ fn arrived(tx: &mut Tx, shop: &Shop, message: &Message, goods_at: Time) -> Resul
     }
 }
 
-/// What a message hands over or asks money for, in the owner's words, and what there is besides; nothing for mere words.
+/// What a message hands over or asks money for, or that it is the owner's answer, in the owner's words, and what there is besides;
+/// nothing for mere words.
 fn handed_over(message: &Message) -> Option<(String, &'static str)> {
+    if message.kind == REPLY {
+        return Some((
+            format!("Your answer to customer {}", message.chat_id),
+            "Their number in the question leads to the chat with them.",
+        ));
+    }
     match &message.body {
         Body::Goods { order, .. } => Some((format!("The goods of order {order}"), "They stay readable over the API.")),
         Body::Invoice { order, .. } => Some((format!("The invoice of order {order}"), "Nothing was paid by it.")),
@@ -583,6 +575,12 @@ fn refused_words(message: &Message, end: &End) -> Option<String> {
     ))
 }
 
+/// Tells the owner of words that Telegram refused: once a day for each kind, for as long as nobody mends them.
+fn tell_of_words(tx: &mut Tx, shop: &Shop, kind: &str, text: String) -> Result<(), Error> {
+    let day = tx.now().millis().div_euclid(86_400_000);
+    alerts::flows::raise(tx, shop, format!("refused-words:{kind}:{day}"), text)
+}
+
 /// What the owner is told when Telegram refused their words around what was bought, so that it went in ours.
 fn in_ours(kind: &str, why: &str) -> String {
     format!(
@@ -613,7 +611,7 @@ pub fn under_pace_of(bot: &Bot, call: &mut Call) {
 }
 
 /// Pace, pauses and breaker are the bot's: one token is one sender.
-pub(super) fn host_key(bot: &Bot) -> String {
+pub(crate) fn host_key(bot: &Bot) -> String {
     format!("telegram:{}", bot.id())
 }
 

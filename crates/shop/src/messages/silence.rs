@@ -15,8 +15,8 @@ use semel_kernel::store::StoreError;
 use semel_telegram::Bot;
 
 use super::send::host_key;
-use super::{flows, sql};
-use crate::Shop;
+use super::{Quiet, flows, sql};
+use crate::{Error, Shop};
 
 /// A longer silence is taken as this: a slip on the other side must not silence the shop for a year.
 pub(crate) const LONGEST_SILENCE: Duration = Duration::from_secs(24 * 3600);
@@ -48,20 +48,34 @@ pub async fn recall_silence(shop: &Shop) -> Result<(), StoreError> {
 pub async fn heard(shop: &Shop, asked: Duration) {
     let Some(bot) = &shop.bot else { return };
     let left = shop.pace().refused(asked.min(LONGEST_SILENCE));
-    shop.telegram.pause_host(&host_key(bot), shop.telegram.now() + left);
-    let of = bot.id().to_owned();
-    let kept = shop.write("message.silence", move |tx, _| {
+    hold_back(shop, left);
+    keep(shop, "message.silence", bot.id().to_owned(), left).await;
+}
+
+/// Has the HTTP client obey what a 429 to a message for `chat` came to, where it is the whole bot's silence. Answers under what
+/// it is kept: the bot's id, with the chat's where it is that chat's alone.
+pub(crate) fn obey(shop: &Shop, bot: &Bot, chat: i64, quiet: Quiet) -> String {
+    if quiet.whole_bot {
+        hold_back(shop, quiet.left);
+        return bot.id().to_owned();
+    }
+    format!("{}:{chat}", bot.id())
+}
+
+/// Writes a silence for whoever sends next, in a transaction of its own.
+pub(crate) async fn keep(shop: &Shop, label: &'static str, of: String, left: Duration) {
+    let kept = shop.write(label, move |tx, _| {
         let until = tx.now() + left;
         Ok(flows::keep_silence(tx, &of, until)?)
     });
     if let Err(error) = kept.await {
-        tracing::warn!(%error, "could not write that Telegram asks for silence; this process knows it all the same");
+        not_kept(&error);
     }
 }
 
-/// The bot's id and the chat's: what a chat's silence is kept under.
-pub(super) fn of_chat(bot: &Bot, chat: i64) -> String {
-    format!("{}:{chat}", bot.id())
+/// Whoever sends next is told so by Telegram once more.
+pub(super) fn not_kept(error: &Error) {
+    tracing::warn!(%error, "could not write that Telegram asks for silence; this process knows it all the same");
 }
 
 /// Nothing is sent for `time` from now on.

@@ -6,7 +6,9 @@ semel_kernel::statements! {
     WRITTEN = "select 1 from messages where dedup_key = $1";
     OLD = "select max(id), count(*) from (select id from messages where id > $1 and id < $2 order by id limit $3) piece";
     FORGET_ANSWERS = "delete from messages where id > $1 and id <= $2 and state in ('sent', 'failed', 'cancelled') and uncertain = 0
-        and (kind = $3 or (kind = $4 and dedup_key like $5))";
+        and (kind in ($3, 'reply') or (kind = $4 and dedup_key like $5))";
+    /// The number is a chat's own, and a new bot counts from the beginning: the newest one is meant.
+    KEY_OF_ALERT = "select dedup_key from messages where kind = 'alert' and chat_id = $1 and telegram_id = $2 order by id desc limit 1";
     /// The next place in the line of a chat. Its moment is never before that of the place before it, whichever transaction
     /// looked at the clock first.
     LINE_UP = "insert into chat_lines (chat_id, place, queued_at) values ($1, 1, $2) on conflict (chat_id) do update set
@@ -81,6 +83,14 @@ semel_kernel::statements! {
     FILES_OF_ORDER = "select cast(coalesce(sum(case when state = 'sent' then 1 else 0 end), 0) as bigint),
         cast(coalesce(sum(case when state in ('sent', 'cancelled') then 0 else 1 end), 0) as bigint)
         from messages where order_id = $1 and kind = 'vpn_file'";
+    LIST = "select id, kind, state, order_id, uncertain, error, queued_at, ended_at from messages
+        where id < $1 and (cast($3 as text) is null or kind = $3) order by id desc limit $2";
+    /// Most messages were sent, so the newest of these are found on the way down.
+    LIST_SENT = "select id, kind, state, order_id, uncertain, error, queued_at, ended_at from messages
+        where state = 'sent' and id < $1 and (cast($3 as text) is null or kind = $3) order by id desc limit $2";
+    /// The others are few and have an index of their own.
+    LIST_ASIDE = "select id, kind, state, order_id, uncertain, error, queued_at, ended_at from messages
+        where state <> 'sent' and state = $4 and id < $1 and (cast($3 as text) is null or kind = $3) order by id desc limit $2";
     UNCERTAIN = "select id, kind, state, order_id, uncertain, error, queued_at, ended_at from messages
         where uncertain > 0 and (cast($1 as bigint) is null or queued_at < $1) order by queued_at desc, id desc limit $2";
     OF_ORDER = "select id, kind, state, order_id, uncertain, error, queued_at, ended_at from messages

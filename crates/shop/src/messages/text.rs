@@ -13,7 +13,7 @@ use super::vpn_text::{left_of, moment};
 use crate::Error;
 use crate::customers::Customer;
 use crate::notices;
-use crate::notices::flows::{say, word_of};
+use crate::notices::flows::say;
 use crate::orders::{ItemId, OrderId};
 use crate::subscriptions::SubscriptionNotice;
 
@@ -47,7 +47,7 @@ impl Own {
     }
 
     fn of(&self, kind: &str, language: Language) -> Option<&str> {
-        let found = self.0.iter().find(|(of, in_language, _)| of == kind && in_language == word_of(language));
+        let found = self.0.iter().find(|(of, in_language, _)| of == kind && in_language == language.as_str());
         found.map(|(_, _, html)| html.as_str())
     }
 }

@@ -15,7 +15,7 @@ pub(super) enum Verdict {
     Sent { telegram_id: i64 },
     /// Certainly not sent, and it may go later; not before `at` if somebody said so.
     NotYet { at: Option<Time>, text: String },
-    /// Certainly not sent: the whole bot has to be silent for so many seconds.
+    /// Certainly not sent: Telegram asks for so many seconds of silence. The pace tells whose.
     Silence { seconds: u64 },
     /// Certainly not sent: Telegram does not know the token.
     BadToken { text: String },

@@ -24,7 +24,7 @@ pub(crate) fn say(
     ours: impl FnOnce(Language) -> String,
 ) -> Result<Option<String>, Error> {
     let language = Language::of(customer.language.as_deref());
-    let row = tx.one(sql::SAY, args![word, word_of(language), &customer.id])?;
+    let row = tx.one(sql::SAY, args![word, language.as_str(), &customer.id])?;
     let (own, off): (Option<String>, Option<i64>) = (row.get(0)?, row.get(1)?);
     if off == Some(1) && kind_of(word).is_some_and(|kind| kind.switch) {
         return Ok(None);
@@ -41,15 +41,8 @@ pub(crate) fn say(
 /// # Errors
 /// The database did not answer.
 pub(crate) fn own(tx: &mut Tx, word: &str, language: Language) -> Result<Option<String>, Error> {
-    let row = tx.first(sql::OWN, args![word, word_of(language)])?;
+    let row = tx.first(sql::OWN, args![word, language.as_str()])?;
     Ok(row.map(|row| row.get(0)).transpose()?)
-}
-
-pub(crate) const fn word_of(language: Language) -> &'static str {
-    match language {
-        Language::Russian => "ru",
-        Language::English => "en",
-    }
 }
 
 /// A text of the owner.

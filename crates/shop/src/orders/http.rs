@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::flows::{self, NewOrder};
 use super::{Order, OrderId, OrderView, State};
-use crate::web::{KeyInHand, Problem, Strict, in_hand};
+use crate::web::{KeyInHand, Problem, Strict, cursor, in_hand, page, page_size};
 use crate::{Error, Shop, checkout, customers, refunds};
 
 /// The routes of this feature.
@@ -23,8 +23,6 @@ pub fn routes() -> Router<Shop> {
         .route("/api/v1/payments/{id}/assign", post(assign))
 }
 
-const PAGE: i64 = 50;
-const LONGEST_PAGE: i64 = 200;
 const REASON_CHARS: usize = 500;
 
 fn order_id(text: &str) -> Result<OrderId, Problem> {
@@ -62,21 +60,12 @@ struct Filter {
 }
 
 async fn list(Extract(shop): Extract<Shop>, Query(filter): Query<Filter>) -> Result<Response, Problem> {
-    let limit = filter.limit.unwrap_or(PAGE);
-    if !(1..=LONGEST_PAGE).contains(&limit) {
-        return Err(Error::invalid("limit", format!("between 1 and {LONGEST_PAGE}, not {limit}")).into());
-    }
+    let limit = page_size(filter.limit)?;
     let state = match filter.status.as_deref() {
         None => None,
         Some(word) => Some(State::parse(word).ok_or_else(|| unknown_status(word))?),
     };
-    let before = match filter.cursor.filter(|cursor| !cursor.is_empty()) {
-        None => None,
-        Some(cursor) => Some(
-            OrderId::parse(&cursor)
-                .ok_or_else(|| Error::invalid("cursor", "give the next_cursor of the page before"))?,
-        ),
-    };
+    let before = cursor(filter.cursor.as_deref(), OrderId::parse)?;
     let rows = shop
         .read("orders.list", move |tx| {
             let customer = match filter.customer {
@@ -89,7 +78,8 @@ async fn list(Extract(shop): Extract<Shop>, Query(filter): Query<Filter>) -> Res
             flows::list(tx, customer.as_ref(), state, before.as_ref(), limit + 1)
         })
         .await?;
-    Ok(Json(page(rows, limit)).into_response())
+    let items = rows.iter().map(line).collect();
+    Ok(page(items, limit, |line: &serde_json::Value| line["id"].clone()))
 }
 
 fn unknown_status(word: &str) -> Error {
@@ -97,21 +87,12 @@ fn unknown_status(word: &str) -> Error {
     Error::invalid("status", format!("{word:.40} is not one of {}", known.join(", ")))
 }
 
-fn page(mut rows: Vec<Order>, limit: i64) -> serde_json::Value {
-    let wanted = usize::try_from(limit).unwrap_or(50);
-    let more = rows.len() > wanted;
-    rows.truncate(wanted);
-    let next = more.then(|| rows.last().map(|order| order.id.to_string())).flatten();
-    let items: Vec<serde_json::Value> = rows
-        .iter()
-        .map(|order| {
-            serde_json::json!({
-                "id": order.id, "status": order.state, "total": order.total,
-                "provider": order.provider, "created_at": order.created_at.to_string(),
-            })
-        })
-        .collect();
-    serde_json::json!({ "items": items, "next_cursor": next })
+/// An order in a list.
+fn line(order: &Order) -> serde_json::Value {
+    serde_json::json!({
+        "id": order.id, "status": order.state, "total": order.total,
+        "provider": order.provider, "created_at": order.created_at.to_string(),
+    })
 }
 
 async fn show(Extract(shop): Extract<Shop>, Path(id): Path<String>) -> Result<Response, Problem> {

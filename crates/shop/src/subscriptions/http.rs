@@ -17,7 +17,7 @@ use super::view::{self, Line, View};
 use super::{State, Subscription, SubscriptionId, trial};
 use crate::customers::NewCustomer;
 use crate::vpn::hand_out;
-use crate::web::{KeyInHand, Problem, Strict, in_hand};
+use crate::web::{KeyInHand, Problem, Strict, cursor, in_hand, page, page_size};
 use crate::{Error, Shop};
 
 /// The routes of this feature.
@@ -34,8 +34,6 @@ pub fn routes() -> Router<Shop> {
         .route("/api/v1/subscriptions/{id}/config", get(config))
 }
 
-const PAGE: i64 = 50;
-const LONGEST_PAGE: i64 = 200;
 const REASON_CHARS: usize = 500;
 const DAY_S: u64 = 86_400;
 
@@ -63,32 +61,19 @@ struct Filter {
 }
 
 async fn list(Extract(shop): Extract<Shop>, Query(filter): Query<Filter>) -> Result<Response, Problem> {
-    let limit = filter.limit.unwrap_or(PAGE);
-    if !(1..=LONGEST_PAGE).contains(&limit) {
-        return Err(Error::invalid("limit", format!("between 1 and {LONGEST_PAGE}, not {limit}")).into());
-    }
+    let limit = page_size(filter.limit)?;
     let state = match filter.state.as_deref() {
         None => None,
         Some(word) => Some(State::parse(word).ok_or_else(|| unknown_state(word))?),
     };
-    let before = match filter.cursor.filter(|cursor| !cursor.is_empty()) {
-        None => None,
-        Some(cursor) => Some(
-            SubscriptionId::parse(&cursor)
-                .ok_or_else(|| Error::invalid("cursor", "give the next_cursor of the page before"))?,
-        ),
-    };
-    let mut items = shop
+    let before = cursor(filter.cursor.as_deref(), SubscriptionId::parse)?;
+    let items = shop
         .read("subscriptions.list", move |tx| {
             let before = before.as_ref().map(SubscriptionId::as_str);
             view::list(tx, filter.customer, state.map(State::as_str), before, limit + 1)
         })
         .await?;
-    let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
-    let more = items.len() > wanted;
-    items.truncate(wanted);
-    let next = more.then(|| items.last().map(|line: &Line| line.id.clone())).flatten();
-    Ok(Json(serde_json::json!({ "items": items, "next_cursor": next })).into_response())
+    Ok(page(items, limit, |line: &Line| line.id.clone()))
 }
 
 fn unknown_state(word: &str) -> Error {

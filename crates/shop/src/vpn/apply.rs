@@ -3,7 +3,9 @@
 //! Whoever changes the wanted peers raises the server's `wanted` and writes the job that follows its `applied` ([`soon`]): a
 //! burst of changes finds that job there already, and one run brings all of them about. A run reads `wanted` before the peers,
 //! so a change that comes meanwhile stands above what it read, and the end of the run writes the next job. A job therefore
-//! never ends without `applied` having grown, and no change is left behind.
+//! never ends without `applied` having grown, and no change is left behind. Only the job that follows the present `applied`
+//! does anything: of two runs at once, the one that read the database first could write last, and would take the newest peers
+//! for somebody else's.
 //!
 //! File first, then interface; then the interface is read again and must be as wanted. A failure leaves the rows as they were:
 //! peers stay `pending` or `removing`, the owner is told once, and the job tries again until it succeeds. Where single peers
@@ -109,6 +111,11 @@ impl Job for Apply {
         };
         if scene.server.name != vpn.server.name {
             return Err(not_ours(shop, "an agent on that server applies it"));
+        }
+        if scene.server.applied > self.after {
+            // Pulled during its last run, which brought this about.
+            let ended = shop.write(Self::KIND, move |tx, _| Ok::<_, Error>(claim.finish(tx)?));
+            return ended.await.map_err(again);
         }
         match bring_about(target, &scene).await {
             Ok(found) => settle(shop, scene, found, claim).await,

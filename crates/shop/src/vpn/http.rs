@@ -19,7 +19,7 @@ use super::{
     Ipv6, LOCAL, PeerId, PeerState, ServerId, ServerSettings, addresses, apply, flows, hand_out, import, new_keys, of,
     peers, servers,
 };
-use crate::web::{KeyInHand, Problem, Strict, in_hand};
+use crate::web::{KeyInHand, Problem, Strict, cursor, filter, in_hand, page, page_size};
 use crate::{Error, Shop, safety};
 
 /// The routes of this feature.
@@ -48,30 +48,6 @@ pub fn public() -> Router<Shop> {
     Router::new().route("/vpn/{token}", get(hand_out::show).post(hand_out::take))
 }
 
-const PAGE: i64 = 50;
-const LONGEST_PAGE: i64 = 200;
-
-fn page_size(limit: Option<i64>) -> Result<i64, Error> {
-    let limit = limit.unwrap_or(PAGE);
-    if (1..=LONGEST_PAGE).contains(&limit) {
-        return Ok(limit);
-    }
-    Err(Error::invalid("limit", format!("between 1 and {LONGEST_PAGE}, not {limit}")))
-}
-
-fn bad_cursor() -> Error {
-    Error::invalid("cursor", "give the next_cursor of the page before")
-}
-
-/// Cuts what is more than a page, and says where the next one begins.
-fn page<T: serde::Serialize>(mut items: Vec<T>, limit: i64, place: impl Fn(&T) -> String) -> Response {
-    let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
-    let more = items.len() > wanted;
-    items.truncate(wanted);
-    let next = more.then(|| items.last().map(place)).flatten();
-    Json(json!({ "items": items, "next_cursor": next })).into_response()
-}
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PeersAsked {
@@ -90,11 +66,8 @@ async fn list_peers(Extract(shop): Extract<Shop>, Query(asked): Query<PeersAsked
         let known: Vec<&str> = PeerState::ALL.iter().map(|state| state.as_str()).collect();
         return Err(Error::invalid("state", format!("{word:.40} is not one of {}", known.join(", "))).into());
     }
-    let before = asked.cursor.filter(|cursor| !cursor.is_empty());
-    if before.as_deref().is_some_and(|cursor| PeerId::parse(cursor).is_none()) {
-        return Err(bad_cursor().into());
-    }
-    let (subscription, server, state) = (asked.subscription, asked.server, asked.state);
+    let before = cursor(asked.cursor.as_deref(), PeerId::parse)?;
+    let (subscription, server, state) = (filter("subscription", asked.subscription)?, asked.server, asked.state);
     let items = shop
         .read("peers.list", move |tx| {
             // Nobody's peers are no error: a list of none.
@@ -105,13 +78,13 @@ async fn list_peers(Extract(shop): Extract<Shop>, Query(asked): Query<PeersAsked
                     None => return Ok(Vec::new()),
                 },
             };
-            let filter = PeerFilter {
+            let wanted = PeerFilter {
                 subscription: subscription.as_deref(),
                 server: server.as_deref(),
                 state: state.as_deref(),
-                before: before.as_deref(),
+                before: before.as_ref().map(PeerId::as_str),
             };
-            view::peers(tx, &filter, limit + 1)
+            view::peers(tx, &wanted, limit + 1)
         })
         .await?;
     Ok(page(items, limit, |peer: &PeerView| peer.id.clone()))
@@ -409,15 +382,11 @@ struct Asked {
 
 async fn list_addresses(Extract(shop): Extract<Shop>, Query(asked): Query<Asked>) -> Result<Response, Problem> {
     let limit = page_size(asked.limit)?;
-    let after = match asked.cursor.filter(|cursor| !cursor.is_empty()) {
-        None => None,
-        Some(cursor) => Some(cursor.parse::<IpAddr>().map_err(|_| bad_cursor())?.to_string()),
-    };
+    let after = cursor(asked.cursor.as_deref(), |text| text.parse::<IpAddr>().ok())?.map(|ip| ip.to_string());
+    let state = filter("state", asked.state)?;
     let server = server_named(&shop, asked.server.unwrap_or_else(|| LOCAL.to_owned())).await?;
     let items = shop
-        .read("addresses.list", move |tx| {
-            addresses::list(tx, &server, asked.state.as_deref(), after.as_deref(), limit + 1)
-        })
+        .read("addresses.list", move |tx| addresses::list(tx, &server, state.as_deref(), after.as_deref(), limit + 1))
         .await?;
     Ok(page(items, limit, |address: &addresses::AddressView| address.ip.clone()))
 }

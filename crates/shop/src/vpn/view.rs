@@ -205,6 +205,10 @@ pub struct PoolView {
 /// All servers, or the one with this id or name.
 pub fn servers(tx: &mut Tx, which: Option<&str>) -> Result<Vec<ServerView>, Error> {
     let mut found = Vec::new();
+    // PostgreSQL takes no zero byte in a text, and no server has one.
+    if which.is_some_and(|which| which.contains('\0')) {
+        return Ok(found);
+    }
     for row in tx.rows(SERVERS, args![which])? {
         let mut server = server_of(&row)?;
         server.pools =

@@ -1,13 +1,15 @@
-//! What all features say over HTTP in one way: strict JSON in, RFC 9457 problems out, and the id of the request.
+//! What all features say over HTTP in one way: strict JSON in, RFC 9457 problems out, pages of lists, and the id of the request.
 
 pub mod json;
 mod objects;
+mod page;
 mod problem;
 
 use std::future::Future;
 use std::sync::Arc;
 
 pub use json::Strict;
+pub use page::{cursor, filter, page, page_size};
 pub use problem::Problem;
 
 tokio::task_local! {
