@@ -678,6 +678,20 @@ impl TestShop {
     pub async fn number(&self, sql: &'static str) -> i64 {
         self.store.number(sql).await
     }
+
+    /// Changes the database in a way that no code of the program does. Answers how many rows.
+    pub async fn change(&self, sql: &'static str) -> u64 {
+        let changed = self.store.store.write("story.change", move |tx| tx.execute(sql, &[]));
+        let changed: Result<u64, StoreError> = changed.await;
+        changed.expect("the database takes it")
+    }
+
+    /// A campaign as its owner sees it.
+    pub async fn campaign_view(&self, id: &str) -> Value {
+        let (status, shown) = self.get(&format!("/api/v1/campaigns/{id}")).await;
+        assert_eq!(status, 200, "{shown}");
+        shown
+    }
 }
 
 /// The end.
@@ -908,6 +922,22 @@ pub fn refusal((status, problem): &(u16, Value)) -> String {
         Some(kind) => format!("{status} {}", kind.trim_start_matches("/problems/")),
         None => format!("{status} {problem}"),
     }
+}
+
+/// How a campaign and its recipients stand, without what is zero: `finished: failed 1, sent 9`. Insists that the recipients sum to
+/// the snapshot.
+pub fn sums(campaign: &Value) -> String {
+    let states = campaign["progress"]["states"].as_object().cloned().unwrap_or_default();
+    let all: i64 = states.values().filter_map(Value::as_i64).sum();
+    assert_eq!(Some(all), campaign["recipients"].as_i64(), "the states sum to the snapshot: {campaign}");
+    let told = states.iter().filter(|(_, count)| count.as_i64() != Some(0));
+    let told: Vec<String> = told.map(|(state, count)| format!("{state} {count}")).collect();
+    format!("{}: {}", text(&campaign["state"]), told.join(", "))
+}
+
+/// Telegram's method that sends a text.
+pub fn send_message() -> outside::Target {
+    outside::Target::Telegram("sendMessage".into())
 }
 
 /// A JSON text; empty when it is none.

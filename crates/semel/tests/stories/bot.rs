@@ -1,5 +1,7 @@
 //! The customer's bot: a stranger who has only a chat, and everything that chats do wrong.
 
+use std::pin::pin;
+
 use bytes::Bytes;
 use expect_test::expect;
 use http::Method;
@@ -7,6 +9,7 @@ use serde_json::{Value, json};
 
 use semel::app::updates::{Trouble, answer, poll_once};
 use semel_kernel::each_store;
+use semel_kernel::testing::eventually;
 use semel_sandbox::{Fault, Provider, Target};
 use semel_shop::bot::Came;
 
@@ -106,7 +109,7 @@ each_store! { ROOMS;
             yookassa  -990.00 RUB
         "#]]
         .assert_eq(&shop.ledger().await);
-        assert_eq!(shop.sandbox.press_answers().len(), 4, "nobody who presses waits for the spinner");
+        eventually("nobody who presses waits for the spinner", async || shop.sandbox.press_answers().len() == 4).await;
         shop.finish().await;
     }
 
@@ -148,11 +151,15 @@ each_store! { ROOMS;
         let told = said(&shop, STRANGER).into_iter().filter(|text| text.contains("waits for payment")).count();
         assert_eq!(told, 1, "the first press has the answer");
 
-        shop.sandbox.press_data(STRANGER, message, &data);
-        hear(&shop).await;
+        // On a busy machine the word may not wait for the database, and then cannot say so.
+        eventually("who presses late is told that it is done", async || {
+            shop.sandbox.press_data(STRANGER, message, &data);
+            hear(&shop).await;
+            let shown = shop.sandbox.press_answers().pop().and_then(|answer| answer.text);
+            shown.as_deref() == Some("Done already: the answer is in the chat.")
+        })
+        .await;
         assert_eq!(orders(&shop).await, 1);
-        let shown = shop.sandbox.press_answers().pop().and_then(|answer| answer.text);
-        assert_eq!(shown.as_deref(), Some("Done already: the answer is in the chat."));
         drop(rival);
         shop.finish().await;
     }
@@ -284,6 +291,25 @@ each_store! { ROOMS;
         shop.finish().await;
     }
 
+    async fn old_news_of_a_block_shuts_nobody_out(t: TestStore) {
+        let shop = TestShop::start(t).await;
+        tell(&shop, STRANGER, "/start").await;
+        let blocked = "select cast(count(*) as bigint) from customers where blocked_at is not null";
+        shop.sandbox.block(STRANGER);
+        take(&shop).await;
+        // Its job is late: it failed, or its worker was slow.
+        let late = shop.shop().write("story.late", |tx, _| {
+            let text = "update jobs set run_at = run_at + 600000 where kind = 'bot.update' and state = 'ready'";
+            Ok::<_, semel_shop::Error>(tx.execute(text, &[])?)
+        });
+        assert_eq!(late.await.expect("the job waits"), 1);
+        shop.sandbox.unblock(STRANGER);
+        hear(&shop).await;
+        shop.wait(minutes(11)).await;
+        assert_eq!(shop.number(blocked).await, 0, "the newer word counts, whichever is worked off last");
+        shop.finish().await;
+    }
+
     async fn a_provider_that_is_away_gets_its_order_later(t: TestStore) {
         let shop = TestShop::start(t).await;
         shop.product_with("Licence key", "990.00", &["KEY-1"]).await;
@@ -367,12 +393,19 @@ each_store! { ROOMS;
     async fn of_two_pollers_one_is_cut_off(t: TestStore) {
         let shop = TestShop::start(t).await;
         let bot = shop.shop().bot.clone().expect("a bot");
-        let (one, other) =
-            tokio::join!(poll_once(shop.shop(), &bot, None, 1), poll_once(shop.shop(), &bot, None, 1));
-        let cut_off = [&one, &other].into_iter().filter(|asked| matches!(asked, Err(Trouble::Conflict(_)))).count();
-        assert_eq!(cut_off, 1, "{one:?} {other:?}");
-        shop.sandbox.say(STRANGER, "/start");
-        assert_eq!(hear(&shop).await.new, 1, "and nothing is lost");
+        {
+            let mut one = pin!(poll_once(shop.shop(), &bot, None, 50));
+            let mut other = pin!(poll_once(shop.shop(), &bot, None, 50));
+            // Who is cut off says that the other one has come, which waits from then on.
+            let (cut_off, waiting) = tokio::select! {
+                asked = &mut one => (asked, other),
+                asked = &mut other => (asked, one),
+            };
+            assert!(matches!(cut_off, Err(Trouble::Conflict(_))), "{cut_off:?}");
+            shop.sandbox.say(STRANGER, "/start");
+            assert_eq!(waiting.await.expect("it goes on").came.new, 1, "and nothing is lost");
+        }
+        assert_eq!(hear(&shop).await.new, 0, "what was not confirmed comes again and is known");
         shop.finish().await;
     }
 

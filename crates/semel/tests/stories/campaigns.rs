@@ -2,22 +2,19 @@
 
 use std::time::Duration;
 
+use http::Method;
 use serde_json::{Value, json};
 
 use semel_kernel::each_store;
 use semel_kernel::store::{StoreError, Value as Cell};
-use semel_sandbox::{ChatState, Fault, Target};
+use semel_sandbox::{ChatState, Fault};
 
-use crate::app::{ADMIN, ROOMS, TestShop, refusal, text};
+use crate::app::{ADMIN, ROOMS, TestShop, refusal, send_message, sums, text};
 
 /// The first of the customers of these stories.
 const FIRST: i64 = 1_000;
 /// Ten at a time and ten seconds between: a story sees what is in the middle.
 const SLOWLY: &[(&str, &str)] = &[("BROADCAST_BATCH_SIZE", "10"), ("BROADCAST_BATCH_SLEEP", "10s")];
-
-fn send_message() -> Target {
-    Target::Telegram("sendMessage".into())
-}
 
 impl TestShop {
     /// So many customers, every third of whom speaks English.
@@ -64,46 +61,52 @@ impl TestShop {
         assert_eq!(self.campaign_view(id).await["tested"], true, "{:?}", self.alerts());
     }
 
-    /// Looked at, tested and begun.
-    async fn begun(&self) -> String {
+    /// A campaign to everybody, looked at and tested.
+    async fn tested(&self) -> String {
         let id = self.campaign().await;
         self.look_and_test(&id).await;
+        id
+    }
+
+    /// The same, begun.
+    async fn begun(&self) -> String {
+        let id = self.tested().await;
         let begun = self.act(&id, "start").await;
         assert_eq!((begun.0, text(&begun.1["state"])), (200, "running".to_owned()), "{}", begun.1);
         id
     }
 
-    async fn campaign_view(&self, id: &str) -> Value {
-        let (status, shown) = self.get(&format!("/api/v1/campaigns/{id}")).await;
-        assert_eq!(status, 200, "{shown}");
-        shown
-    }
-
-    /// `state: sent 3, queued 7` without what is zero; and insists that the sums are right.
     async fn sums(&self, id: &str) -> String {
-        let shown = self.campaign_view(id).await;
-        let progress = &shown["progress"];
-        let states = progress["states"].as_object().expect("states");
-        let all: i64 = states.values().filter_map(Value::as_i64).sum();
-        assert_eq!(Some(all), shown["recipients"].as_i64(), "the states sum to the snapshot: {shown}");
-        let told: Vec<String> = states
-            .iter()
-            .filter(|(_, count)| count.as_i64() != Some(0))
-            .map(|(state, count)| format!("{state} {count}"))
-            .collect();
-        format!("{}: {}", text(&shown["state"]), told.join(", "))
+        sums(&self.campaign_view(id).await)
     }
 
-    /// Lets time pass in steps until it runs no more.
-    async fn until_over(&self, id: &str) {
+    /// Lets time pass in steps until it runs no more. Answers how it stands then.
+    async fn until_over(&self, id: &str) -> String {
         for _ in 0..200 {
             self.run_jobs().await;
             if self.campaign_view(id).await["state"] != "running" {
-                return;
+                return self.sums(id).await;
             }
             self.advance(Duration::from_secs(5)).await;
         }
         panic!("the campaign never ends: {}", self.sums(id).await);
+    }
+
+    /// Begins it, and Telegram refuses eight messages for what they say, until it stands still. Answers how it stands then.
+    async fn stopped_for_its_words(&self, id: &str) -> String {
+        let fault = self.sandbox.fault(send_message(), Fault::Status(400), Some(8));
+        assert_eq!(self.act(id, "start").await.0, 200);
+        // The owner's own messages are refused, too, while this lasts: the campaign's come first.
+        for _ in 0..20 {
+            if self.campaign_view(id).await["state"] == "paused" {
+                break;
+            }
+            self.run_jobs().await;
+            self.advance(Duration::from_secs(1)).await;
+        }
+        self.sandbox.lift_fault(fault);
+        self.wait(Duration::from_secs(60)).await;
+        self.sums(id).await
     }
 
     /// How many of the people have so many messages.
@@ -120,8 +123,7 @@ each_store! { ROOMS;
         shop.sandbox.set_chat_state(FIRST + 1, ChatState::Deactivated);
         shop.sandbox.set_chat_state(FIRST + 2, ChatState::NotFound);
         let id = shop.begun().await;
-        shop.until_over(&id).await;
-        assert_eq!(shop.sums(&id).await, "finished: blocked 1, gone 2, sent 9");
+        assert_eq!(shop.until_over(&id).await, "finished: blocked 1, gone 2, sent 9");
         assert_eq!(shop.with_messages(12, 1), 9);
         assert_eq!(shop.number("select count(*) from customers where blocked_at is not null").await, 3);
 
@@ -183,8 +185,7 @@ each_store! { ROOMS;
     async fn over_the_limit_the_number_is_told_and_nobody_gets_it(t: TestStore) {
         let shop = TestShop::with(t, &[("MAX_BROADCAST_USERS", "5")]).await;
         shop.people(6).await;
-        let id = shop.campaign().await;
-        shop.look_and_test(&id).await;
+        let id = shop.tested().await;
         let refused = shop.act(&id, "start").await;
         assert_eq!(refusal(&refused), "409 conflict");
         let told = text(&refused.1["detail"]);
@@ -197,8 +198,7 @@ each_store! { ROOMS;
     async fn many_people_are_named_twice_before_a_start(t: TestStore) {
         let shop = TestShop::with(t, &[("SEMEL_BROADCAST_CONFIRM_OVER", "3")]).await;
         shop.people(4).await;
-        let id = shop.campaign().await;
-        shop.look_and_test(&id).await;
+        let id = shop.tested().await;
         let path = format!("/api/v1/campaigns/{id}/start");
         for body in [json!({}), json!({ "confirm": 5 })] {
             let refused = shop.post(&path, body).await;
@@ -206,8 +206,7 @@ each_store! { ROOMS;
             assert!(text(&refused.1["detail"]).contains("4 people"), "{}", refused.1);
         }
         assert_eq!(shop.post(&path, json!({ "confirm": 4 })).await.0, 200);
-        shop.until_over(&id).await;
-        assert_eq!(shop.sums(&id).await, "finished: sent 4");
+        assert_eq!(shop.until_over(&id).await, "finished: sent 4");
         shop.finish().await;
     }
 
@@ -221,8 +220,7 @@ each_store! { ROOMS;
         shop.wait(Duration::from_secs(3600)).await;
         assert_eq!(shop.sums(&id).await, "paused: queued 15, sent 10");
         assert_eq!(shop.act(&id, "resume").await.0, 200);
-        shop.until_over(&id).await;
-        assert_eq!(shop.sums(&id).await, "finished: sent 25");
+        assert_eq!(shop.until_over(&id).await, "finished: sent 25");
         assert_eq!(shop.with_messages(25, 1), 25);
         shop.finish().await;
     }
@@ -247,8 +245,7 @@ each_store! { ROOMS;
         shop.run_jobs().await;
         die_while_sending(&shop, 3).await;
         shop.restart(0).await;
-        shop.until_over(&id).await;
-        assert_eq!(shop.sums(&id).await, "finished: sent 22, unknown 3");
+        assert_eq!(shop.until_over(&id).await, "finished: sent 22, unknown 3");
         assert_eq!((shop.with_messages(25, 1), shop.with_messages(25, 0)), (22, 3), "and nobody has it twice");
         shop.finish().await;
     }
@@ -264,75 +261,68 @@ each_store! { ROOMS;
         shop.run_jobs().await;
         die_while_sending(&shop, 3).await;
         shop.restart(0).await;
-        shop.until_over(&id).await;
-        assert_eq!(shop.sums(&id).await, "finished: sent 25");
+        assert_eq!(shop.until_over(&id).await, "finished: sent 25");
         shop.finish().await;
     }
 
     async fn a_429_in_the_middle_loses_nobody(t: TestStore) {
         let shop = TestShop::start(t).await;
         shop.people(15).await;
-        let id = shop.campaign().await;
-        shop.look_and_test(&id).await;
+        let id = shop.tested().await;
         shop.sandbox.fault(send_message(), Fault::TooMany { retry_after: 1 }, Some(4));
         assert_eq!(shop.act(&id, "start").await.0, 200);
-        shop.until_over(&id).await;
-        assert_eq!(shop.sums(&id).await, "finished: sent 15");
+        assert_eq!(shop.until_over(&id).await, "finished: sent 15");
         assert_eq!(shop.with_messages(15, 1), 15);
+        shop.finish().await;
+    }
+
+    async fn a_token_that_is_revoked_for_an_hour_fails_nobody(t: TestStore) {
+        let shop = TestShop::start(t).await;
+        // So few that all their tries may come within a second: time moves by hand here, and no pace holds them back.
+        shop.people(2).await;
+        let id = shop.campaign().await;
+        shop.look_and_test(&id).await;
+        let revoked = shop.sandbox.fault(send_message(), Fault::Status(401), None);
+        assert_eq!(shop.act(&id, "start").await.0, 200);
+        shop.run_jobs().await;
+        for _ in 0..6 {
+            shop.wait(Duration::from_secs(600)).await;
+        }
+        assert_eq!(shop.sums(&id).await, "running: queued 2", "everybody waits");
+        shop.sandbox.lift_fault(revoked);
+        shop.wait(Duration::from_secs(660)).await;
+        shop.until_over(&id).await;
+        assert_eq!(shop.sums(&id).await, "finished: sent 2");
+        assert_eq!(shop.with_messages(2, 1), 2);
+        let told = shop.alerts().iter().filter(|alert| alert.contains("does not know the bot's token")).count();
+        assert_eq!(told, 1, "{:?}", shop.alerts());
         shop.finish().await;
     }
 
     async fn refused_words_stop_the_campaign_and_fail_nobody(t: TestStore) {
         let shop = TestShop::start(t).await;
         shop.people(8).await;
-        let id = shop.campaign().await;
-        shop.look_and_test(&id).await;
-        let fault = shop.sandbox.fault(send_message(), Fault::Status(400), Some(8));
-        assert_eq!(shop.act(&id, "start").await.0, 200);
-        // The owner's own messages are refused, too, while this lasts: the campaign's come first.
-        for _ in 0..20 {
-            if shop.campaign_view(&id).await["state"] == "paused" {
-                break;
-            }
-            shop.run_jobs().await;
-            shop.advance(Duration::from_secs(1)).await;
-        }
-        shop.sandbox.lift_fault(fault);
-        shop.wait(Duration::from_secs(60)).await;
-        assert_eq!(shop.sums(&id).await, "paused: queued 8", "nobody counts as failed");
+        let id = shop.tested().await;
+        assert_eq!(shop.stopped_for_its_words(&id).await, "paused: queued 8", "nobody counts as failed");
         assert!(text(&shop.campaign_view(&id).await["reason"]).starts_with("Telegram refuses what it says"));
         let mended = json!({ "texts": { "ru": { "html": "Весна" } } });
         assert_eq!(shop.patch(&format!("/api/v1/campaigns/{id}"), mended).await.0, 200);
         assert_eq!(refusal(&shop.act(&id, "resume").await), "409 conflict", "it has to be seen again");
         shop.look_and_test(&id).await;
         assert_eq!(shop.act(&id, "resume").await.0, 200);
-        shop.until_over(&id).await;
-        assert_eq!(shop.sums(&id).await, "finished: sent 8");
+        assert_eq!(shop.until_over(&id).await, "finished: sent 8");
         shop.finish().await;
     }
 
     async fn what_goes_on_as_it_is_stands_still_no_second_time(t: TestStore) {
         let shop = TestShop::start(t).await;
         shop.people(8).await;
-        let id = shop.campaign().await;
-        shop.look_and_test(&id).await;
-        let fault = shop.sandbox.fault(send_message(), Fault::Status(400), Some(8));
-        assert_eq!(shop.act(&id, "start").await.0, 200);
-        for _ in 0..20 {
-            if shop.campaign_view(&id).await["state"] == "paused" {
-                break;
-            }
-            shop.run_jobs().await;
-            shop.advance(Duration::from_secs(1)).await;
-        }
-        shop.sandbox.lift_fault(fault);
-        shop.wait(Duration::from_secs(60)).await;
-        assert_eq!(shop.sums(&id).await, "paused: queued 8");
+        let id = shop.tested().await;
+        assert_eq!(shop.stopped_for_its_words(&id).await, "paused: queued 8");
         // It was those three and not the words: the owner goes on, and they come first.
         shop.sandbox.fault(send_message(), Fault::Status(400), Some(3));
         assert_eq!(shop.act(&id, "resume").await.0, 200);
-        shop.until_over(&id).await;
-        assert_eq!(shop.sums(&id).await, "finished: failed 3, sent 5");
+        assert_eq!(shop.until_over(&id).await, "finished: failed 3, sent 5");
         shop.finish().await;
     }
 
@@ -358,13 +348,15 @@ each_store! { ROOMS;
     async fn a_lost_answer_is_unknown_and_never_repeated(t: TestStore) {
         let shop = TestShop::start(t).await;
         shop.people(6).await;
-        let id = shop.campaign().await;
-        shop.look_and_test(&id).await;
+        let id = shop.tested().await;
         shop.sandbox.fault(send_message(), Fault::CutAfter, Some(1));
         assert_eq!(shop.act(&id, "start").await.0, 200);
-        shop.until_over(&id).await;
-        assert_eq!(shop.sums(&id).await, "finished: sent 5, unknown 1");
+        assert_eq!(shop.until_over(&id).await, "finished: sent 5, unknown 1");
         assert_eq!(shop.with_messages(6, 1), 6, "it had arrived");
+        let metrics = shop.program.api.call(Method::GET, "/metrics", None, None).await;
+        let metrics = String::from_utf8(metrics.body.to_vec()).expect("text");
+        let counted = "semel_messages_unknown{name=\"campaign\",state=\"unknown\"} 1";
+        assert!(metrics.contains(counted), "{metrics}");
         shop.finish().await;
     }
 
@@ -372,8 +364,7 @@ each_store! { ROOMS;
         let shop = TestShop::start(t).await;
         shop.people(6).await;
         shop.sandbox.set_chat_state(FIRST, ChatState::Blocked);
-        let id = shop.campaign().await;
-        shop.look_and_test(&id).await;
+        let id = shop.tested().await;
         let early = shop.act(&id, "resend-failed").await;
         assert_eq!(refusal(&early), "409 conflict", "it has not been sent yet");
         let way = format!("`semel broadcast start {id}`");
@@ -381,12 +372,10 @@ each_store! { ROOMS;
         // Refused for other reasons: two, so that it is not the words.
         shop.sandbox.fault(send_message(), Fault::Status(400), Some(2));
         assert_eq!(shop.act(&id, "start").await.0, 200);
-        shop.until_over(&id).await;
-        let before = shop.sums(&id).await;
+        let before = shop.until_over(&id).await;
         assert!(before.starts_with("finished: ") && before.contains("failed 2"), "{before}");
         assert_eq!(shop.act(&id, "resend-failed").await.0, 200);
-        shop.until_over(&id).await;
-        let after = shop.sums(&id).await;
+        let after = shop.until_over(&id).await;
         assert!(after.starts_with("finished: ") && !after.contains("failed"), "{after}");
         assert_eq!(shop.with_messages(6, 2), 0, "who had it has it once");
         assert_eq!(refusal(&shop.act(&id, "resend-failed").await), "409 conflict", "it failed for nobody any more");
@@ -396,8 +385,7 @@ each_store! { ROOMS;
     async fn a_scheduled_campaign_begins_at_its_time_with_the_people_of_that_moment(t: TestStore) {
         let shop = TestShop::start(t).await;
         shop.people(3).await;
-        let id = shop.campaign().await;
-        shop.look_and_test(&id).await;
+        let id = shop.tested().await;
         let at = shop.store.clock.now() + Duration::from_secs(3600);
         let path = format!("/api/v1/campaigns/{id}/schedule");
         let scheduled = shop.post(&path, json!({ "starts_at": at.to_string() })).await;
@@ -405,8 +393,7 @@ each_store! { ROOMS;
         shop.wait(Duration::from_secs(3500)).await;
         assert_eq!(shop.with_messages(3, 0), 3);
         shop.wait(Duration::from_secs(200)).await;
-        shop.until_over(&id).await;
-        assert_eq!(shop.sums(&id).await, "finished: sent 3");
+        assert_eq!(shop.until_over(&id).await, "finished: sent 3");
         shop.finish().await;
     }
 
@@ -425,8 +412,7 @@ each_store! { ROOMS;
             .await;
         shop.look_and_test(&id).await;
         assert_eq!(shop.act(&id, "start").await.0, 200);
-        shop.until_over(&id).await;
-        assert_eq!(shop.sums(&id).await, "finished: sent 1, skipped 1");
+        assert_eq!(shop.until_over(&id).await, "finished: sent 1, skipped 1");
         shop.finish().await;
     }
 

@@ -24,5 +24,6 @@ mod sender_bad_days;
 mod stars;
 mod stock;
 mod talk_proof;
+mod upgrade;
 mod vpn;
 mod words;

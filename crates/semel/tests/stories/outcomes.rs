@@ -206,6 +206,38 @@ each_store! { ROOMS;
         assert_eq!(shop.chat(CUSTOMER), ["one", "two", "three"]);
         shop.finish().await;
     }
+
+    async fn what_had_ended_in_its_line_does_not_come_after_a_death(t: TestStore) {
+        let shop = TestShop::with(t, &NO_OWNER).await;
+        for words in ["one", "two"] {
+            say(&shop, CUSTOMER, Class::Ordered, words).await;
+        }
+        // Nobody could send the first for a week. Whoever wrote its end died before the job was buried.
+        let given_up = shop.shop().write("story.given_up", move |tx, _| {
+            let ended = tx.execute(
+                "update messages set state = 'failed', error = 'too old', ended_at = semel_now() where place = 1",
+                &[],
+            )?;
+            let later = tx.execute(
+                "update jobs set run_at = semel_now() + 1000 where kind = $1 and slot = (select id from messages where place = 1)",
+                args![DeliverMessage::KIND],
+            )?;
+            Ok::<_, Error>((ended, later))
+        });
+        assert_eq!(given_up.await.unwrap(), (1, 1));
+        shop.run_jobs().await;
+        assert_eq!(shop.chat(CUSTOMER), ["two"]);
+        shop.wait(minutes(1)).await;
+        assert_eq!(shop.chat(CUSTOMER), ["two"], "it does not come after what stood behind it");
+        assert_eq!(shop.number("select cast(count(*) as bigint) from jobs where state = 'dead'").await, 1);
+        let by_hand = "select id from jobs where state = 'dead'";
+        let job = shop.store.texts(by_hand).await.pop().expect("a dead letter");
+        let (status, _) = shop.post(&format!("/api/v1/jobs/{job}/retry"), serde_json::json!({})).await;
+        assert_eq!(status, 202);
+        shop.run_jobs().await;
+        assert_eq!(shop.chat(CUSTOMER), ["two", "one"], "somebody wanted it all the same");
+        shop.finish().await;
+    }
 }
 
 /// In simulated time, because the box has to agree on it: T2 is judged by its word.

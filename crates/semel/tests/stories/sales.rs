@@ -290,6 +290,24 @@ each_store! { ROOMS;
         shop.finish().await;
     }
 
+    /// CrystalPay has no refunds, and Heleket makes none without the payout key.
+    async fn who_cannot_give_money_back_says_so_and_offers_the_balance(t: TestStore) {
+        let shop = TestShop::with(t, &[("SEMEL_HELEKET_PAYOUT_KEY", "")]).await;
+        let key = shop.product_with("Licence key", "990.00", &["KEY-1", "KEY-2"]).await;
+        for provider in ["crystalpay", "heleket"] {
+            let order = shop.sell(&key, provider).await;
+            let refused = shop.refund(&order, "provider", None).await;
+            assert_eq!(refusal(&refused), "409 conflict", "{provider}");
+            let told = text(&refused.1["detail"]);
+            assert!(told.contains(provider) && told.ends_with("; refund it to the balance instead"), "{told}");
+            assert_eq!(shop.status(&order).await, "delivered", "{provider}");
+            let (status, shown) = shop.refund(&order, "balance", None).await;
+            assert_eq!((status, text(&shown["status"])), (200, "refunded".to_owned()), "{provider}");
+        }
+        assert_eq!(shop.balance(CUSTOMER).await, "1980.00 RUB");
+        shop.finish().await;
+    }
+
     async fn a_refund_to_yookassa_goes_back_in_parts_and_never_twice(t: TestStore) {
         let shop = TestShop::start(t).await;
         let key = shop.product_with("Licence key", "990.00", &["KEY-1"]).await;

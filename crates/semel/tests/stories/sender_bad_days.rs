@@ -21,25 +21,15 @@ use semel_kernel::store::{StoreError, Value as Cell};
 use semel_sandbox::{Fault, GtTg, Target, TelegramLimits};
 use semel_shop::messages::{self, Body as Words, Class, New};
 
-use crate::app::{ADMIN, ROOMS, TOKEN, TestShop, TestStore, refusal, text};
+use crate::app::{ADMIN, ROOMS, TOKEN, TestShop, TestStore, refusal, send_message, sums, text};
 
 /// The first of the people of these stories.
 const FIRST: i64 = 10_000;
 /// Twenty at a time, and a second from one batch to the next: what is under way reaches the box within a second.
 const IN_BATCHES: &[(&str, &str)] = &[("BROADCAST_BATCH_SIZE", "20"), ("BROADCAST_BATCH_SLEEP", "1s")];
 
-fn send_message() -> Target {
-    Target::Telegram("sendMessage".into())
-}
-
 async fn act(shop: &TestShop, id: &str, what: &str, body: Value) -> (u16, Value) {
     shop.post(&format!("/api/v1/campaigns/{id}/{what}"), body).await
-}
-
-async fn view(shop: &TestShop, id: &str) -> Value {
-    let (status, shown) = shop.get(&format!("/api/v1/campaigns/{id}")).await;
-    assert_eq!(status, 200, "{shown}");
-    shown
 }
 
 /// A campaign by this rule, looked at and tested. Answers its id.
@@ -52,7 +42,7 @@ async fn tested(shop: &TestShop, rule: Value) -> String {
     assert_eq!(act(shop, &id, "test", json!({})).await.0, 200);
     shop.run_jobs().await;
     shop.catch_up().await;
-    assert_eq!(view(shop, &id).await["tested"], true, "{:?}", shop.alerts());
+    assert_eq!(shop.campaign_view(&id).await["tested"], true, "{:?}", shop.alerts());
     id
 }
 
@@ -69,14 +59,14 @@ async fn begun(shop: &TestShop, people: i64) -> String {
 async fn until_over(shop: &TestShop, id: &str) -> String {
     for _ in 0..2_000 {
         shop.run_jobs().await;
-        let shown = view(shop, id).await;
+        let shown = shop.campaign_view(id).await;
         if !matches!(shown["state"].as_str(), Some("starting" | "running")) {
             return sums(&shown);
         }
         shop.catch_up().await;
         shop.advance(Duration::from_secs(1)).await;
     }
-    panic!("the campaign never ends: {}", sums(&view(shop, id).await));
+    panic!("the campaign never ends: {}", sums(&shop.campaign_view(id).await));
 }
 
 /// Lets time pass until the box has got so many calls for people of the story.
@@ -90,16 +80,6 @@ async fn until_called(shop: &TestShop, count: usize) {
         shop.advance(Duration::from_secs(1)).await;
     }
     panic!("the box never gets {count} calls: it has {}", calls(shop).len());
-}
-
-/// A campaign's state and those of its recipients, without what is zero; insists that they sum to the snapshot.
-fn sums(shown: &Value) -> String {
-    let states = shown["progress"]["states"].as_object().cloned().unwrap_or_default();
-    let all: i64 = states.values().filter_map(Value::as_i64).sum();
-    assert_eq!(Some(all), shown["recipients"].as_i64(), "the states sum to the snapshot: {shown}");
-    let told = states.iter().filter(|(_, count)| count.as_i64() != Some(0));
-    let told: Vec<String> = told.map(|(state, count)| format!("{state} {count}")).collect();
-    format!("{}: {}", text(&shown["state"]), told.join(", "))
 }
 
 /// The calls that the box got for people of the story, in their order.
@@ -267,14 +247,9 @@ async fn customers(shop: &TestShop, count: i64) {
     let made = "insert into customers (id, telegram_id, language, created_at)
         with recursive people (n) as (select cast(0 as bigint) union all select n + 1 from people where n + 1 < $1)
         select 'cus_' || cast(1000000 + n as text), 10000 + n, 'ru', n from people";
-    assert_eq!(by_hand(shop, made, vec![Cell::from(count)]).await, count.unsigned_abs());
-}
-
-/// Changes rows behind the program's back; answers how many.
-async fn by_hand(shop: &TestShop, sql: &'static str, args: Vec<Cell>) -> u64 {
-    let changed: Result<u64, StoreError> =
-        shop.store.store.write("story.by_hand", move |tx| tx.execute(sql, &args)).await;
-    changed.expect("rows can be changed")
+    let made = shop.store.store.write("story.customers", move |tx| tx.execute(made, &[Cell::from(count)]));
+    let made: Result<u64, StoreError> = made.await;
+    assert_eq!(made.expect("rows can be written"), count.unsigned_abs());
 }
 
 /// A campaign to everybody that says this, as a draft. Answers its id.
@@ -289,7 +264,7 @@ async fn look_and_test(shop: &TestShop, id: &str) {
     assert_eq!(act(shop, id, "preview", json!({})).await.0, 200);
     assert_eq!(act(shop, id, "test", json!({})).await.0, 200);
     shop.run_jobs().await;
-    assert_eq!(view(shop, id).await["tested"], true, "{:?}", shop.alerts());
+    assert_eq!(shop.campaign_view(id).await["tested"], true, "{:?}", shop.alerts());
 }
 
 /// Posts a body as it is, through the program's own layers and no socket: a refusal comes before the body is through.
@@ -321,20 +296,20 @@ each_store! { ROOMS;
         look_and_test(&shop, &id).await;
         assert_eq!(act(&shop, &id, "start", json!({ "confirm": PEOPLE })).await.0, 200);
         shop.run_jobs().await;
-        assert_eq!(sums(&view(&shop, &id).await), "running: queued 5000, sent 1");
+        assert_eq!(sums(&shop.campaign_view(&id).await), "running: queued 5000, sent 1");
         let failed = "update recipients set state = 'failed', error = 'no', ended_at = 1";
-        assert_eq!(by_hand(&shop, failed, Vec::new()).await, PEOPLE.unsigned_abs());
+        assert_eq!(shop.change(failed).await, PEOPLE.unsigned_abs());
         shop.wait(Duration::from_secs(3600)).await;
-        assert_eq!(sums(&view(&shop, &id).await), "finished: failed 5001");
+        assert_eq!(sums(&shop.campaign_view(&id).await), "finished: failed 5001");
 
         let again = act(&shop, &id, "resend-failed", json!({})).await.1;
         assert_eq!(sums(&again), "running: failed 1, queued 5000", "no transaction changes them all");
         let sent = "update recipients set state = 'sent', ended_at = 2 where state = 'queued'";
-        assert_eq!(by_hand(&shop, sent, Vec::new()).await, 5_000);
+        assert_eq!(shop.change(sent).await, 5_000);
         for _ in 0..3 {
             shop.wait(Duration::from_secs(3600)).await;
         }
-        assert_eq!(sums(&view(&shop, &id).await), "finished: sent 5001", "and the last one after them");
+        assert_eq!(sums(&shop.campaign_view(&id).await), "finished: sent 5001", "and the last one after them");
         shop.finish().await;
     }
 
@@ -355,13 +330,13 @@ each_store! { ROOMS;
         // Stopped in the middle of it, and meanwhile somebody comes who was no customer when it began.
         assert_eq!(text(&act(&shop, &id, "pause", json!({})).await.1["state"]), "paused");
         shop.wait(Duration::from_secs(60)).await;
-        assert_eq!(sums(&view(&shop, &id).await), "paused: queued 5000");
+        assert_eq!(sums(&shop.campaign_view(&id).await), "paused: queued 5000");
         assert_eq!(calls(&shop).len(), 0, "nobody gets it before everybody is written down");
         let late = "insert into customers (id, telegram_id, created_at) values ('cus_1900000', 5, 1)";
-        assert_eq!(by_hand(&shop, late, Vec::new()).await, 1);
+        assert_eq!(shop.change(late).await, 1);
         assert_eq!(text(&act(&shop, &id, "resume", json!({})).await.1["state"]), "starting");
         shop.run_jobs().await;
-        assert_eq!(sums(&view(&shop, &id).await), "running: queued 11999, sent 1");
+        assert_eq!(sums(&shop.campaign_view(&id).await), "running: queued 11999, sent 1");
         assert_eq!(shop.number("select count(*) from recipients where chat_id = 5").await, 0, "who came later is not in it");
         assert_eq!(shop.number("select count(distinct n) from recipients where n between 1 and 12000").await, PEOPLE);
         assert_eq!(calls(&shop)[0].chat_id, Some(FIRST), "in the order in which they came");
@@ -370,7 +345,7 @@ each_store! { ROOMS;
         let cancelled = act(&shop, &id, "cancel", json!({})).await.1;
         assert_eq!(sums(&cancelled), "cancelled: cancelled 5000, queued 6999, sent 1");
         shop.run_jobs().await;
-        assert_eq!(sums(&view(&shop, &id).await), "cancelled: cancelled 11999, sent 1");
+        assert_eq!(sums(&shop.campaign_view(&id).await), "cancelled: cancelled 11999, sent 1");
         shop.finish().await;
     }
 
@@ -384,7 +359,7 @@ each_store! { ROOMS;
         let (_, started) = act(&shop, &id, "start", json!({ "confirm": 5_001 })).await;
         assert_eq!(sums(&started), "starting: queued 5000");
         shop.run_jobs().await;
-        assert_eq!(sums(&view(&shop, &id).await), "running: queued 5000, sent 1");
+        assert_eq!(sums(&shop.campaign_view(&id).await), "running: queued 5000, sent 1");
         assert_eq!(shop.number("select max(n) from recipients").await, 5_001);
         assert_eq!(act(&shop, &id, "cancel", json!({})).await.0, 200);
         shop.run_jobs().await;
@@ -394,14 +369,14 @@ each_store! { ROOMS;
     async fn an_audience_that_outgrew_the_limit_while_it_was_written_down_is_not_written_to(t: TestStore) {
         let shop = TestShop::with(t, &[("MAX_BROADCAST_USERS", "5500")]).await;
         customers(&shop, 6_000).await;
-        assert_eq!(by_hand(&shop, "update customers set blocked_at = 1 where telegram_id >= 15500", Vec::new()).await, 500);
+        assert_eq!(shop.change("update customers set blocked_at = 1 where telegram_id >= 15500").await, 500);
         let id = drafted(&shop, "Весна").await;
         look_and_test(&shop, &id).await;
         let (_, started) = act(&shop, &id, "start", json!({ "confirm": 5_500 })).await;
         assert_eq!(sums(&started), "starting: queued 5000");
-        assert_eq!(by_hand(&shop, "update customers set blocked_at = null", Vec::new()).await, 6_000);
+        assert_eq!(shop.change("update customers set blocked_at = null").await, 6_000);
         shop.run_jobs().await;
-        let shown = view(&shop, &id).await;
+        let shown = shop.campaign_view(&id).await;
         assert_eq!(sums(&shown), "paused: queued 6000", "all of them or nobody");
         let why = text(&shown["reason"]);
         assert!(why.contains("6000 people") && why.contains("limit is 5500"), "{why}");
@@ -409,7 +384,7 @@ each_store! { ROOMS;
         assert_eq!(calls(&shop).len(), 0);
         assert_eq!(act(&shop, &id, "cancel", json!({})).await.0, 200);
         shop.run_jobs().await;
-        assert_eq!(sums(&view(&shop, &id).await), "cancelled: cancelled 6000");
+        assert_eq!(sums(&shop.campaign_view(&id).await), "cancelled: cancelled 6000");
         shop.finish().await;
     }
 
@@ -421,9 +396,9 @@ each_store! { ROOMS;
         assert_eq!(act(&shop, &id, "start", json!({})).await.0, 200);
         let lane = "select count(*) from jobs where kind = 'campaign.run' and lane = 'campaigns'";
         assert_eq!(shop.number(lane).await, 1, "campaigns have places of their own");
-        assert_eq!(by_hand(&shop, "update jobs set payload = '{}' where kind = 'campaign.run'", Vec::new()).await, 1);
+        assert_eq!(shop.change("update jobs set payload = '{}' where kind = 'campaign.run'").await, 1);
         shop.run_jobs().await;
-        let shown = view(&shop, &id).await;
+        let shown = shop.campaign_view(&id).await;
         assert_eq!(sums(&shown), "paused: queued 4");
         assert!(text(&shown["reason"]).contains("its job gave up"), "{shown}");
         let told = shop.alerts();
@@ -434,7 +409,7 @@ each_store! { ROOMS;
         assert_eq!(until_over_here(&shop, &id).await, "finished: sent 4");
         everybody_has_it_once(&shop, 4);
         // The owner has looked at the dead letter.
-        assert_eq!(by_hand(&shop, "update jobs set state = 'cancelled' where state = 'dead'", Vec::new()).await, 1);
+        assert_eq!(shop.change("update jobs set state = 'cancelled' where state = 'dead'").await, 1);
         shop.finish().await;
     }
 
@@ -487,11 +462,11 @@ each_store! { ROOMS;
 async fn until_over_here(shop: &TestShop, id: &str) -> String {
     for _ in 0..50 {
         shop.run_jobs().await;
-        let shown = view(shop, id).await;
+        let shown = shop.campaign_view(id).await;
         if shown["state"] != "running" {
             return sums(&shown);
         }
         shop.advance(Duration::from_secs(5)).await;
     }
-    panic!("the campaign never ends: {}", sums(&view(shop, id).await));
+    panic!("the campaign never ends: {}", sums(&shop.campaign_view(id).await));
 }

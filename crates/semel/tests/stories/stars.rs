@@ -11,6 +11,7 @@ use semel::app::updates::{answer, poll_once};
 use semel_kernel::each_store;
 use semel_kernel::jobs::{self, Job};
 use semel_kernel::store::{Engine, StoreError};
+use semel_kernel::testing::eventually;
 use semel_payments::Provider as Rail;
 use semel_sandbox::{CheckoutAnswer, Fault, Invoice, StarKnobs, Target};
 use semel_shop::checkout::{ConfirmPayment, SweepProvider};
@@ -79,14 +80,9 @@ fn invoice(shop: &TestShop, chat: i64) -> Invoice {
 
 /// The bot's words to people who were about to pay, as soon as there are more than `before`.
 async fn words_after(shop: &TestShop, before: usize) -> Vec<CheckoutAnswer> {
-    for _ in 0..4_000 {
-        let said = shop.sandbox.checkout_answers();
-        if said.len() > before {
-            return said;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    panic!("nobody told whether they may pay");
+    let is_more = async || shop.sandbox.checkout_answers().len() > before;
+    eventually("people are told whether they may pay", is_more).await;
+    shop.sandbox.checkout_answers()
 }
 
 /// Somebody presses Pay under the newest invoice of a chat; answers the bot's word. After a yes they are charged.
@@ -104,6 +100,21 @@ async fn pay(shop: &TestShop, customer: i64) {
     hear(shop).await;
 }
 
+/// Nobody tells of the next payment.
+fn lose_next_update(shop: &TestShop) {
+    shop.sandbox.set_star_knobs(StarKnobs { lose_next: 1, ..StarKnobs::default() });
+}
+
+/// An order with two charges: nobody tells of the first one, and before anybody looks its customer presses once more.
+async fn paid_twice(shop: &TestShop, product: &str) -> OrderHandle {
+    let order = order(shop, product).await;
+    lose_next_update(shop);
+    assert!(press_pay(shop, CUSTOMER, CUSTOMER).await.ok);
+    shop.advance(minutes(2)).await;
+    pay(shop, CUSTOMER).await;
+    order
+}
+
 /// Reads the bot's list of transactions, as every hour.
 async fn sweep(shop: &TestShop) {
     let swept = shop.shop().write("story.sweep", |tx, shop| {
@@ -113,13 +124,6 @@ async fn sweep(shop: &TestShop) {
     });
     swept.await.unwrap();
     shop.run_jobs().await;
-}
-
-/// Does something to the database that no code of the program does.
-async fn change(shop: &TestShop, sql: &'static str) {
-    let changed = shop.store.store.write("story.change", move |tx| tx.execute(sql, &[]));
-    let changed: Result<u64, StoreError> = changed.await;
-    changed.expect("the database takes it");
 }
 
 /// The payment's own job will not look any more.
@@ -149,11 +153,7 @@ each_store! { ROOMS;
         hear(&shop).await;
 
         assert_eq!(shop.delivered_to(STRANGER), ["KEY-1"]);
-        expect![[r#"
-            sales  +550 XTR
-            stars  -550 XTR
-        "#]]
-        .assert_eq(&shop.ledger().await);
+        sold_once(&shop).await;
         assert_eq!(shop.inbox().await, ["successful_payment applied"]);
         assert_eq!(shop.sandbox.checkout_answers().len(), 1);
         shop.finish().await;
@@ -162,7 +162,7 @@ each_store! { ROOMS;
     async fn an_update_that_is_lost_is_found_by_the_payments_own_job(t: TestStore) {
         let (shop, key) = a_shop(t).await;
         let order = order(&shop, &key).await;
-        shop.sandbox.set_star_knobs(StarKnobs { lose_next: 1, ..StarKnobs::default() });
+        lose_next_update(&shop);
         pay(&shop, CUSTOMER).await;
         assert_eq!(shop.status(&order).await, "pending", "nobody told us");
         shop.wait(minutes(2)).await;
@@ -175,7 +175,7 @@ each_store! { ROOMS;
         let (shop, key) = a_shop(t).await;
         for wanted in ["KEY-1", "KEY-2"] {
             let order = order(&shop, &key).await;
-            shop.sandbox.set_star_knobs(StarKnobs { lose_next: 1, ..StarKnobs::default() });
+            lose_next_update(&shop);
             pay(&shop, CUSTOMER).await;
             forget_own_job(&shop, &order).await;
             // The second one stands behind the bookmark that the first sweep left.
@@ -206,7 +206,7 @@ each_store! { ROOMS;
         assert!(shop.alerts().iter().all(|alert| !alert.contains("suspense")), "{:?}", shop.alerts());
 
         let order = order(&shop, &key).await;
-        shop.sandbox.set_star_knobs(StarKnobs { lose_next: 1, ..StarKnobs::default() });
+        lose_next_update(&shop);
         pay(&shop, CUSTOMER).await;
         sweep(&shop).await;
         assert_eq!(shop.status(&order).await, "delivered");
@@ -220,7 +220,7 @@ each_store! { ROOMS;
             shop.sandbox.sold_elsewhere(STRANGER, 7, long_ago);
         }
         let order = order(&shop, &key).await;
-        shop.sandbox.set_star_knobs(StarKnobs { lose_next: 1, ..StarKnobs::default() });
+        lose_next_update(&shop);
         pay(&shop, CUSTOMER).await;
         shop.wait(minutes(200)).await;
         assert_eq!(shop.store.texts("select state from payments").await, ["pending"], "nobody knows that nothing came");
@@ -249,14 +249,14 @@ each_store! { ROOMS;
     async fn a_sweep_that_breaks_off_leaves_no_money_behind_its_bookmark(t: TestStore) {
         let (shop, key) = a_shop(t).await;
         let order = order(&shop, &key).await;
-        shop.sandbox.set_star_knobs(StarKnobs { lose_next: 1, ..StarKnobs::default() });
+        lose_next_update(&shop);
         pay(&shop, CUSTOMER).await;
         forget_own_job(&shop, &order).await;
         shop.advance(minutes(10)).await;
         // The list can be read, and nothing of it be booked.
-        change(&shop, "alter table payment_refs rename to payment_refs_elsewhere").await;
+        shop.change("alter table payment_refs rename to payment_refs_elsewhere").await;
         sweep(&shop).await;
-        change(&shop, "alter table payment_refs_elsewhere rename to payment_refs").await;
+        shop.change("alter table payment_refs_elsewhere rename to payment_refs").await;
         assert_eq!(shop.ledger().await, "");
 
         shop.wait(minutes(5)).await;
@@ -375,11 +375,7 @@ each_store! { ROOMS;
         shop.wait(minutes(2)).await;
         assert_eq!((shop.status(&first).await, shop.status(&second).await), ("delivered".into(), "pending".into()));
         assert_eq!(shop.delivered_to(CUSTOMER), ["KEY-1"]);
-        expect![[r#"
-            sales  +550 XTR
-            stars  -550 XTR
-        "#]]
-        .assert_eq(&shop.ledger().await);
+        sold_once(&shop).await;
         shop.finish().await;
     }
 
@@ -398,11 +394,7 @@ each_store! { ROOMS;
         assert_eq!(shop.sandbox.star_payments().len(), 1);
         assert_eq!(shop.status(&order).await, "delivered");
         assert_eq!(shop.delivered_to(CUSTOMER), ["KEY-1"]);
-        expect![[r#"
-            sales  +550 XTR
-            stars  -550 XTR
-        "#]]
-        .assert_eq(&shop.ledger().await);
+        sold_once(&shop).await;
         shop.finish().await;
     }
 
@@ -437,12 +429,7 @@ each_store! { ROOMS;
 
     async fn a_second_charge_that_happens_all_the_same_is_on_the_balance_and_buys_the_next(t: TestStore) {
         let (shop, key) = a_shop(t).await;
-        let order = order(&shop, &key).await;
-        // Nobody tells of the first charge, and before anybody looks its customer presses once more.
-        shop.sandbox.set_star_knobs(StarKnobs { lose_next: 1, ..StarKnobs::default() });
-        assert!(press_pay(&shop, CUSTOMER, CUSTOMER).await.ok);
-        shop.advance(minutes(2)).await;
-        pay(&shop, CUSTOMER).await;
+        let order = paid_twice(&shop, &key).await;
         assert_eq!(shop.sandbox.star_payments().len(), 2);
         assert_eq!(shop.delivered_to(CUSTOMER), ["KEY-1"]);
         assert_eq!(shop.balance(CUSTOMER).await, "550 XTR");
@@ -465,11 +452,7 @@ each_store! { ROOMS;
 
     async fn a_second_charge_that_is_given_back_at_telegram_leaves_the_balance_and_the_order_stays(t: TestStore) {
         let (shop, key) = a_shop(t).await;
-        let order = order(&shop, &key).await;
-        shop.sandbox.set_star_knobs(StarKnobs { lose_next: 1, ..StarKnobs::default() });
-        assert!(press_pay(&shop, CUSTOMER, CUSTOMER).await.ok);
-        shop.advance(minutes(2)).await;
-        pay(&shop, CUSTOMER).await;
+        let order = paid_twice(&shop, &key).await;
         assert_eq!(shop.balance(CUSTOMER).await, "550 XTR");
 
         // Which of the two paid the order is in the books.
@@ -508,6 +491,15 @@ each_store! { ROOMS;
         assert!(told.starts_with("The shop's owner answers for payments"), "{told}");
         shop.finish().await;
     }
+}
+
+/// The books hold one key for 550 Stars.
+async fn sold_once(shop: &TestShop) {
+    expect![[r#"
+        sales  +550 XTR
+        stars  -550 XTR
+    "#]]
+    .assert_eq(&shop.ledger().await);
 }
 
 /// A moment before anybody here looked at the bot's list, in milliseconds.
@@ -554,9 +546,7 @@ impl Stall {
                 stood.await
             }));
         }
-        while entered.load(Ordering::SeqCst) < all {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        eventually("every reader stands still", async || entered.load(Ordering::SeqCst) == all).await;
         Stall { gate, held }
     }
 

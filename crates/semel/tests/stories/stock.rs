@@ -53,6 +53,70 @@ fn no_refunds(shop: &TestShop) {
 }
 
 each_store! { ROOMS;
+    async fn what_came_in_by_mistake_goes_out_whole_or_not_at_all_and_may_come_again(t: TestStore) {
+        let shop = TestShop::start(t).await;
+        let product = shop.product_with("Licence key", "990.00", &["KEY-1", "KEY-2", "KEY-3", "KEY-4"]).await;
+        shop.product_with("Another", "10.00", &["OTHER-1"]).await;
+        let sold = bought(&shop, CUSTOMER, &product, 1).await;
+        let unpaid = json!({
+            "customer": { "telegram_id": 7 }, "items": [{ "product": product }], "provider": "yookassa",
+        });
+        let (status, held) = shop.post("/api/v1/orders", unpaid).await;
+        assert_eq!(status, 201, "{held}");
+        let held = held["id"].as_str().expect("an order");
+        let out = format!("/api/v1/products/{product}/stock/withdraw");
+
+        let all = json!({ "items": ["KEY-1", "KEY-2", "KEY-3", "KEY-4", "OTHER-1", "KEY-5"] });
+        let (status, refused) = shop.post(&out, all).await;
+        assert_eq!(status, 409, "{refused}");
+        let why = refused["detail"].as_str().expect("a reason");
+        for wanted in [
+            format!("was sold (order {})", sold.id),
+            format!("is held (order {held})"),
+            "line 5 is not in its stock".to_owned(),
+            "line 6 is not in its stock".to_owned(),
+        ] {
+            assert!(why.contains(&wanted), "{wanted}: {why}");
+        }
+        assert!(!why.contains("KEY-") && !why.contains("line 3"), "{why}");
+        assert_eq!(shop.available(&product).await, 2, "nothing is half done");
+
+        let mistaken = json!({ "items": ["KEY-3", "KEY-4", "KEY-3"] });
+        for _ in 0..2 {
+            let (status, gone) = shop.post_with_key(&out, mistaken.clone(), "withdraw").await;
+            assert_eq!((status, gone), (200, json!({ "withdrawn": 2 })));
+        }
+        assert_eq!(shop.post(&out, mistaken).await.0, 409, "they are gone already");
+        assert_eq!(shop.available(&product).await, 0);
+        let notes = "select cast(count(*) as bigint) from history where event = 'stock withdrawn' and detail = '2 withdrawn'";
+        assert_eq!(shop.number(notes).await, 1);
+        let kept = "select cast(count(*) as bigint) from units where content in ('KEY-3', 'KEY-4')";
+        assert_eq!(shop.number(kept).await, 0);
+
+        let items = json!({ "items": ["KEY-1", "KEY-2", "KEY-3"] });
+        let (status, again) = shop.post(&format!("/api/v1/products/{product}/stock"), items).await;
+        assert_eq!((status, again), (200, json!({ "added": 1, "duplicates": 2 })), "what was sold comes never again");
+        bought(&shop, 8, &product, 1).await;
+        assert_eq!(shop.delivered_to(8), ["KEY-3"]);
+        shop.finish().await;
+    }
+
+    async fn a_unit_is_bought_or_withdrawn_and_never_both(t: TestStore) {
+        let shop = TestShop::start(t).await;
+        let product = shop.product_with("Licence key", "990.00", &["KEY-1"]).await;
+        let wanted = json!({
+            "customer": { "telegram_id": CUSTOMER }, "items": [{ "product": product }], "provider": "yookassa",
+        });
+        let out = format!("/api/v1/products/{product}/stock/withdraw");
+        let (bought, withdrawn) =
+            tokio::join!(shop.post("/api/v1/orders", wanted), shop.post(&out, json!({ "items": ["KEY-1"] })));
+        assert!(matches!((bought.0, withdrawn.0), (201, 409) | (409, 200)), "{bought:?} {withdrawn:?}");
+        assert_eq!(shop.available(&product).await, 0);
+        shop.finish().await;
+    }
+}
+
+each_store! { ROOMS;
     async fn who_paid_first_is_served_first(t: TestStore) {
         let shop = TestShop::start(t).await;
         let portrait = portraits(&shop).await;

@@ -3,11 +3,10 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use semel::app::updates::poll_once;
 use semel_kernel::each_store;
-use semel_kernel::store::StoreError;
 
 use crate::app::{ROOMS, TestShop, text};
 
@@ -25,19 +24,6 @@ async fn comes(shop: &TestShop, person: i64) {
     shop.run_jobs().await;
 }
 
-/// Changes the database in a way that no code of the program does.
-async fn change(shop: &TestShop, sql: &'static str) {
-    let changed = shop.store.store.write("story.change", move |tx| tx.execute(sql, &[]));
-    let changed: Result<u64, StoreError> = changed.await;
-    changed.expect("the database takes it");
-}
-
-async fn view(shop: &TestShop, id: &str) -> Value {
-    let (status, shown) = shop.get(&format!("/api/v1/campaigns/{id}")).await;
-    assert_eq!(status, 200, "{shown}");
-    shown
-}
-
 /// How often a person has the news.
 fn copies(shop: &TestShop, person: i64) -> usize {
     shop.chat(person).iter().filter(|words| words.as_str() == "Spring has come").count()
@@ -48,10 +34,10 @@ each_store! { ROOMS;
         let shop = TestShop::start(t).await;
         let bot = shop.shop().bot.clone().expect("the story has a bot");
         shop.sandbox.say(FIRST, "/balance");
-        change(&shop, "alter table updates rename to updates_elsewhere").await;
+        shop.change("alter table updates rename to updates_elsewhere").await;
         let away = poll_once(shop.shop(), &bot, None, 0).await;
         assert!(away.is_err(), "nothing was kept, so nothing may be confirmed: {away:?}");
-        change(&shop, "alter table updates_elsewhere rename to updates").await;
+        shop.change("alter table updates_elsewhere rename to updates").await;
 
         let polled = poll_once(shop.shop(), &bot, None, 0).await.expect("updates come");
         assert_eq!(polled.came.new, 1, "Telegram has it still");
@@ -78,13 +64,13 @@ each_store! { ROOMS;
         let (status, begun) = shop.post(&format!("/api/v1/campaigns/{id}/start"), json!({})).await;
         assert_eq!((status, &begun["recipients"]), (200, &json!(4)), "{begun}");
         shop.run_jobs().await;
-        assert_eq!(view(&shop, &id).await["progress"]["states"]["sent"], 2, "it is in the middle");
+        assert_eq!(shop.campaign_view(&id).await["progress"]["states"]["sent"], 2, "it is in the middle");
 
         comes(&shop, FIRST + 4).await;
         for _ in 0..20 {
             shop.wait(Duration::from_secs(5)).await;
         }
-        let shown = view(&shop, &id).await;
+        let shown = shop.campaign_view(&id).await;
         assert_eq!((&shown["state"], &shown["recipients"]), (&json!("finished"), &json!(4)), "{shown}");
         assert_eq!(shown["progress"]["states"]["sent"], 4, "{shown}");
         let has: Vec<usize> = (FIRST..FIRST + 5).map(|person| copies(&shop, person)).collect();

@@ -283,6 +283,24 @@ async fn a_filter_that_filters_nothing_is_not_an_empty_list() {
 }
 
 each_store! { ROOMS;
+    async fn a_zero_byte_is_found_nowhere_and_is_no_fault_of_ours(t: TestStore) {
+        let shop = TestShop::start(t).await;
+        for (query, place) in [
+            ("messages?kind=%00", "kind"),
+            ("peers?subscription=%00", "subscription"),
+            ("addresses?state=%00", "state"),
+            ("segments?cursor=%00", "cursor"),
+        ] {
+            let told = refused(&get(&shop, &format!("/api/v1/{query}")).await, 422, "invalid");
+            assert!(told.contains(place), "{query}: {told}");
+        }
+        assert_eq!(get(&shop, "/api/v1/peers?server=%00").await.status, 200);
+        refused(&get(&shop, "/api/v1/servers/%00").await, 404, "not-found");
+        let campaign = json!({ "title": "x", "texts": { "en": { "html": "x" } }, "segment": "\u{0}" });
+        refused(&post(&shop, "/api/v1/campaigns", &campaign).await, 404, "not-found");
+        shop.finish().await;
+    }
+
     async fn what_the_state_of_an_order_forbids_changes_nothing(t: TestStore) {
         let shop = TestShop::with(t, &[("SEMEL_SHOP_UNPAID_ORDERS_PER_CUSTOMER", "1")]).await;
         let key = shop.product_with("Licence key", "990.00", &["KEY-1", "KEY-2"]).await;

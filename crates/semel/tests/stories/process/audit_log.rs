@@ -33,7 +33,7 @@ async fn a_log_that_somebody_wrote_to_is_told_from_a_whole_one() {
         .await;
     tampered.expect("who owns the file can write to it");
     drop(store);
-    let patience = Patience::of("the file is free again", 20);
+    let patience = Patience::of("the file is free again", 60);
     let told = loop {
         let told = world.cli(&["audit", "verify"]).await;
         if told.code != Some(1) {

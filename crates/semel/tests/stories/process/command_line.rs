@@ -9,9 +9,11 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use semel_kernel::store::Engine;
-use semel_sandbox as outside;
+use semel_sandbox::{self as outside, ChatState};
 
-use super::program::{Door, Killed, Order, Patience, Process, Program, Said, TOKEN, World, an_order, text};
+use super::program::{
+    Door, Killed, Order, Patience, Process, Program, Said, TOKEN, World, an_order, text, write_private,
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_file_has_one_program_and_a_second_is_told_so_within_a_second() {
@@ -101,6 +103,16 @@ async fn every_command(world: &World, order: &Order, batch: &str) {
     fs::write(&settings, "api_token = \"semel_secret\"\n").expect("a file that is no stock");
     let complaint = world.cli(&["stock", "import", product, &settings.to_string_lossy()]).await.bad();
     assert!(complaint.contains("holds settings") && complaint.contains("nothing was added"), "{complaint}");
+
+    let (first, second, third) = (&lines[0], &lines[1], &lines[2]);
+    let gone = world.cli(&["stock", "withdraw", product, first, second]).await.good();
+    assert!(gone.starts_with("2 withdrawn"), "{gone}");
+    let complaint = world.cli(&["stock", "withdraw", product, third, first]).await.bad();
+    assert!(complaint.contains("line 2 is not in its stock") && !complaint.contains("line 1 "), "{complaint}");
+    let complaint = world.cli(&["stock", "withdraw", product, "--file", &file]).await.bad();
+    assert!(complaint.contains("nothing was withdrawn; split the file"), "{complaint}");
+    let back = world.cli(&["stock", "import", product, &file]).await.good();
+    assert!(back.starts_with("2 added; 2498 left out"), "{back}");
 
     let dearer = world.cli(&["product", "price", product, "12.50"]).await.good();
     assert!(dearer.contains("costs 12.50 RUB now, 10.00 RUB before"), "{dearer}");
@@ -285,10 +297,25 @@ async fn what_a_newer_program_would_change_is_told_beside_the_running_one() {
 async fn doctor_names_each_provider_and_what_is_wrong_with_it() {
     let world = World::on(Engine::Sqlite).await;
     let healthy = world.cli(&["doctor"]).await.good();
-    for part in ["yookassa answers", "heleket answers", "crystalpay answers", "Telegram answers: the bot is @"] {
+    let wanted = [
+        "yookassa answers",
+        "heleket answers",
+        "crystalpay answers",
+        "Telegram answers: the bot is @",
+        "the bot knows 1 of telegram.admin_ids",
+    ];
+    for part in wanted {
         assert!(healthy.lines().any(|line| line.starts_with("ok ") && line.contains(part)), "{part}:\n{healthy}");
     }
     assert!(!healthy.contains("BAD"), "{healthy}");
+
+    // Whoever never pressed Start hears of nothing.
+    world.sandbox.set_chat_state(1, ChatState::NotFound);
+    let unheard = world.cli(&["doctor"]).await;
+    assert_eq!(unheard.code, Some(1), "{}\n{}", unheard.out, unheard.err);
+    let bad: Vec<&str> = unheard.out.lines().filter(|line| line.starts_with("BAD ")).collect();
+    assert!(bad.len() == 1 && bad[0].contains("press Start"), "{bad:?}");
+    world.sandbox.set_chat_state(1, ChatState::Open);
 
     let wrong = [
         ("SEMEL_YOOKASSA_SECRET_KEY", "live_zebra-key", "yookassa"),
@@ -310,6 +337,76 @@ async fn doctor_names_each_provider_and_what_is_wrong_with_it() {
     assert!(healthy.contains("semel runs on this database"), "{healthy}");
     program.ready().await;
     world.finish(program, Killed::BesideTelegram).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_campaign_is_written_tested_and_sent_from_the_terminal() {
+    let world = World::on(Engine::Sqlite).await;
+    let mut program = world.start().await;
+    let order = program.sell_one(42).await;
+    world.acknowledged(world.pay(&order)).await;
+    program.delivered(&order).await;
+
+    let id = a_tested_campaign(&world).await;
+    let other = world.cli(&["broadcast", "start", &id, "--confirm", "7"]).await.bad();
+    assert!(other.contains("it would go to 1 people and not to 7: nothing was sent"), "{other}");
+    let past = ["broadcast", "start", id.as_str(), "--confirm", "1", "--at", "2020-01-01T12:00:00+03:00"];
+    let past = world.cli(&past).await.bad();
+    assert!(past.contains("a moment to come"), "{past}");
+    let later = ["broadcast", "start", id.as_str(), "--confirm", "1", "--at", "2100-01-01T12:00:00+03:00"];
+    let later = world.cli(&later).await.good();
+    assert!(later.contains("state     scheduled") && later.contains("begins    2100-01-01T09:00:00"), "{later}");
+    let off = world.cli(&["broadcast", "cancel", &id]).await.good();
+    assert!(off.contains("state     cancelled"), "{off}");
+
+    let id = a_tested_campaign(&world).await;
+    world.cli(&["broadcast", "start", &id, "--confirm", "1", "--detach"]).await.good();
+    let patience = Patience::of("the campaign is finished", 60);
+    let finished = loop {
+        let told = world.cli(&["broadcast", "status", &id, "--once"]).await.good();
+        if told.contains("state     finished") {
+            break told;
+        }
+        patience.wait().await;
+    };
+    assert!(finished.contains("done      1 of 1") && finished.contains("  sent      1"), "{finished}");
+    let got = world.sandbox.chat(42);
+    let spring: Vec<_> = got.iter().filter(|message| message.text == "Весна").collect();
+    assert_eq!(spring.len(), 1, "once: {got:?}");
+    let buttons: Vec<_> =
+        spring[0].buttons.iter().map(|button| (button.text.as_str(), button.url.as_deref())).collect();
+    assert_eq!(buttons, [("Открыть каталог", Some("https://t.me/sandbox_shop_bot"))]);
+    let again = world.cli(&["broadcast", "resend-failed", &id]).await.bad();
+    assert!(again.contains("it failed for nobody whom a repeat could reach"), "{again}");
+    let paused = world.cli(&["broadcast", "pause", &id]).await.bad();
+    assert!(!paused.trim().is_empty(), "what is over cannot be paused");
+    let listed = world.cli(&["broadcast", "list", "--state", "finished"]).await.good();
+    assert!(listed.contains(&id), "{listed}");
+    world.finish(program, Killed::BesideTelegram).await;
+}
+
+/// A campaign with a button, looked at and arrived at the owner's. Answers its id.
+async fn a_tested_campaign(world: &World) -> String {
+    let words = world.path("spring.html");
+    fs::write(&words, "<b>Весна</b>").expect("a file with words");
+    let words = words.to_string_lossy().into_owned();
+    let mut draft = vec!["broadcast", "create", "Spring", "--ru", words.as_str()];
+    draft.extend(["--button", "Открыть каталог", "https://t.me/sandbox_shop_bot"]);
+    let id = world.cli(&draft).await.good().trim().to_owned();
+    let early = world.cli(&["broadcast", "start", &id, "--confirm", "1"]).await.bad();
+    assert!(early.contains("send yourself a test first"), "{early}");
+    let seen = world.cli(&["broadcast", "preview", &id]).await.good();
+    for line in
+        ["people    1 get it (1 in Russian, 0 in English)", "[ Открыть каталог ]  https://t.me/sandbox_shop_bot"]
+    {
+        assert!(seen.lines().any(|found| found == line), "{line} is missing in\n{seen}");
+    }
+    world.cli(&["broadcast", "test", &id]).await.good();
+    let patience = Patience::of("the test has arrived", 60);
+    while world.cli(&["broadcast", "preview", &id]).await.good().contains("not yet: ") {
+        patience.wait().await;
+    }
+    id
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -354,6 +451,34 @@ async fn a_demo_needs_nothing_sells_and_is_never_taken_for_the_real_thing() {
     serve.arg("serve").env("SEMEL_DATABASE_URL", "sqlite://shop/demo.db").env("SEMEL_LISTEN", "127.0.0.1:0");
     let complaint = said(serve, folder.path()).await.bad();
     assert!(complaint.contains("made by `semel demo` and is not for real money"), "{complaint}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_world_in_a_box_runs_alone_and_says_how_to_use_it() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut command = bare(folder.path());
+    command.args(["sandbox", "--listen", "127.0.0.1:0"]);
+    let mut process = Process::start(command, folder.path());
+    let patience = Patience::of("the box says how to use it", 60);
+    while !process.said().contains("\nsalt = ") {
+        assert!(process.ended().is_none(), "the box stays open: {}", process.log());
+        patience.wait().await;
+    }
+    let welcome = process.said();
+    let box_door = Door::at(address_of(&welcome, "The outside world in a box is at"), "");
+    assert_eq!(box_door.get("/").await.status, 200, "it has a page");
+
+    // What it prints is a settings file, and with that each of its servers answers.
+    let file = welcome.split("The same as a semel.toml:\n").nth(1).unwrap_or_else(|| panic!("{welcome}"));
+    write_private(&folder.path().join("semel.toml"), file);
+    let mut doctor = bare(folder.path());
+    doctor.arg("doctor");
+    let told = said(doctor, folder.path()).await;
+    for part in ["yookassa answers", "heleket answers", "crystalpay answers", "Telegram answers: the bot is @"] {
+        let answers = told.out.lines().any(|line| line.starts_with("ok ") && line.contains(part));
+        assert!(answers, "{part}:\n{}\n{}", told.out, told.err);
+    }
+    process.terminate().await;
 }
 
 /// The word that begins so, on the first line of the welcome that names `what`.

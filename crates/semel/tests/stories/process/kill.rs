@@ -94,12 +94,13 @@ async fn places(engine: Engine) -> Vec<Place> {
     let trace = world.path("trace");
     let told_in = trace.to_string_lossy().into_owned();
     let mut program = world.start_with(&[("SEMEL_FAILPOINT_TRACE", told_in.as_str())]).await;
+    program.at_rest().await;
     quiet(&trace).await;
     let start = passed(&trace);
     let hook = world.pay(&order);
     assert_eq!(world.sandbox.send_hook(hook).await.status, Some(200), "a webhook is acknowledged");
     program.delivered(&order).await;
-    let patience = Patience::of("the trace is complete", 20);
+    let patience = Patience::of("the trace is complete", 60);
     while !passed(&trace).iter().any(|name| name == "commit.after:message.sent") {
         patience.wait().await;
     }
@@ -147,22 +148,27 @@ async fn kill_at(engine: Engine, place: Place) {
 
     let hook = world.pay(&order);
     let outcome = world.sandbox.send_hook(hook).await;
-    let status = program.process.wait_exit(60).await;
-    assert_eq!(status.signal(), Some(9), "the program dies at {armed}, not with {status}");
-    let passed = passed(&trace);
-    // Messages go side by side: one may be with Telegram and not yet noted while another passes its places.
-    let times = |name: &str| passed.iter().filter(|passed| *passed == name).count();
-    let in_flight = times("call.before:telegram.send") > times("commit.after:message.sent");
-    let killed = if in_flight { Killed::AfterTelegram } else { Killed::BesideTelegram };
-    drop(program);
-
-    let mut program = world.start().await;
-    // A provider repeats what was not acknowledged. Only here: at every other place the next program must not need it. Where
-    // nothing was durable yet, the job behind the payment asks by itself.
-    if place.name == "commit.before:inbox.accept" {
-        assert_ne!(outcome.status, Some(200), "nothing is acknowledged before it is durable");
-        world.acknowledged(hook).await;
-    }
+    let killed = if let Some(status) = program.process.exit_within(60).await {
+        assert_eq!(status.signal(), Some(9), "the program dies at {armed}, not with {status}");
+        let passed = passed(&trace);
+        // Messages go side by side: one may be with Telegram and not yet noted while another passes its places.
+        let times = |name: &str| passed.iter().filter(|passed| *passed == name).count();
+        let in_flight = times("call.before:telegram.send") > times("commit.after:message.sent");
+        drop(program);
+        program = world.start().await;
+        // A provider repeats what was not acknowledged. Only here: at every other place the next program must not need it.
+        // Where nothing was durable yet, the job behind the payment asks by itself.
+        if place.name == "commit.before:inbox.accept" {
+            assert_ne!(outcome.status, Some(200), "nothing is acknowledged before it is durable");
+            world.acknowledged(hook).await;
+        }
+        if in_flight { Killed::AfterTelegram } else { Killed::BesideTelegram }
+    } else {
+        // What one sale passed by chance, as the end of a try that failed, another need not pass.
+        let certain = place.nth == place.before + 1 && CERTAIN.contains(&place.name.as_str());
+        assert!(!certain, "the program never came to {armed}");
+        Killed::BesideTelegram
+    };
     program.delivered(&order).await;
     program.at_rest().await;
 

@@ -4,6 +4,7 @@
 //! operator or a broken database would; the world around it and the database live on.
 
 mod audit_log;
+mod by_hand;
 mod command_line;
 mod database;
 mod doctor;

@@ -182,11 +182,17 @@ async fn doctor_looks_at_the_file_that_it_was_given() {
 async fn a_proxy_that_nobody_named_is_found_out() {
     let world = World::on(Engine::Sqlite).await;
     let wrong = ("SEMEL_TRUSTED_PROXIES", "192.0.2.0/24");
-    let ill = world.cli_with(&["doctor"], &[("SEMEL_PUBLIC_URL", "https://pay.example.com"), wrong]).await;
+    let public = ("SEMEL_PUBLIC_URL", "https://pay.example.com");
+    let foreign = "SEMEL_TRUSTED_PROXIES holds no loopback address";
+    let ill = world.cli_with(&["doctor"], &[public, wrong]).await;
     let bad = lines(&ill, "BAD ");
-    assert!(bad.len() == 1 && bad[0].contains("SEMEL_TRUSTED_PROXIES holds no loopback address"), "{bad:?}");
+    assert!(bad.len() == 1 && bad[0].contains(foreign), "{bad:?}");
+    let ill = world.cli_with(&["doctor"], &[public, ("SEMEL_LISTEN", "0.0.0.0:8080")]).await;
+    let bad = lines(&ill, "BAD ");
+    assert!(bad.iter().any(|line| line.contains("SEMEL_TRUSTED_PROXIES names no proxy")), "{bad:?}");
 
-    let program = world.start_with(&[wrong]).await;
+    let program = world.start_with(&[public, wrong]).await;
+    assert!(program.process.log().contains(foreign), "a start says it, too:\n{}", program.process.log());
     let refused = program.door.post("/webhook/yookassa", &json!({})).await;
     assert_eq!(refused.status, 403, "{}", refused.text);
     let log = program.process.log();

@@ -61,6 +61,9 @@ fn binary() -> PathBuf {
     }
 }
 
+/// Between two looks at a condition.
+const LOOK: Duration = Duration::from_millis(10);
+
 /// Patience with a busy machine: a condition is looked at again and again until it holds or the time is up.
 pub struct Patience {
     what: String,
@@ -76,7 +79,7 @@ impl Patience {
     /// Lets a moment pass before the next look; panics when the time is up.
     pub async fn wait(&self) {
         assert!(Instant::now() < self.end, "it did not come true in time that {}", self.what);
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        tokio::time::sleep(LOOK).await;
     }
 }
 
@@ -127,13 +130,16 @@ impl Process {
 
     /// Waits until it ends by itself.
     pub async fn wait_exit(&mut self, seconds: u64) -> ExitStatus {
-        let patience = Patience::of("the process ends", seconds);
-        loop {
-            if let Some(status) = self.ended() {
-                return status;
-            }
-            patience.wait().await;
+        self.exit_within(seconds).await.expect("it did not come true in time that the process ends")
+    }
+
+    /// How it ended by itself, if it did within so many seconds.
+    pub async fn exit_within(&mut self, seconds: u64) -> Option<ExitStatus> {
+        let end = Instant::now() + Duration::from_secs(seconds);
+        while self.ended().is_none() && Instant::now() < end {
+            tokio::time::sleep(LOOK).await;
         }
+        self.ended()
     }
 
     /// Ends it as a power cut would.
@@ -438,7 +444,7 @@ impl Program {
 
     /// Waits until no job runs and none is due, nor a message whose turn at Telegram comes within seconds.
     pub async fn at_rest(&self) {
-        let patience = Patience::of("no job runs and none is due", 120);
+        let patience = Patience::of("no job runs and none is due", 240);
         loop {
             let mut is_quiet = true;
             // In this order nothing slips through: what was ready may run by now, and what ran may have left something ready.
@@ -690,7 +696,7 @@ impl World {
         self.dress(&mut command, changes);
         let watch = Stopwatch::start();
         let mut process = Process::start(command, self.folder.path());
-        let status = process.wait_exit(60).await;
+        let status = process.wait_exit(120).await;
         Said { code: status.code(), out: process.said(), err: process.log(), took: watch.elapsed() }
     }
 }

@@ -85,7 +85,7 @@ async fn one_copy_sends_and_another_follows_when_it_dies() {
     let first = sender(&world, &[]).await;
     let mut two = world.launch_copy(&[]);
     two.ready().await;
-    let patience = Patience::of("the second copy stands by", 20);
+    let patience = Patience::of("the second copy stands by", 60);
     while stood_by(&two) == 0 {
         patience.wait().await;
     }
@@ -98,7 +98,7 @@ async fn one_copy_sends_and_another_follows_when_it_dies() {
     assert_eq!(texts(&world, owners).await, std::slice::from_ref(&first), "one copy made all calls");
 
     write_to(&world, 2_000..2_040).await;
-    let patience = Patience::of("the sender is in the middle of it", 20);
+    let patience = Patience::of("the sender is in the middle of it", 60);
     while (2_000..2_040).all(|chat| world.sandbox.chat(chat).is_empty()) {
         patience.wait().await;
     }

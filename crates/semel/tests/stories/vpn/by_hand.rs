@@ -4,7 +4,8 @@ use std::fs;
 
 use serde_json::json;
 
-use semel_kernel::each_store;
+use semel_kernel::{each_store, jobs};
+use semel_shop::vpn::{Apply, ServerId};
 
 use super::{VpnShop, client_key, days, document, person};
 use crate::app::{CUSTOMER, ROOMS, minutes, refusal, text};
@@ -141,6 +142,25 @@ each_store! { ROOMS;
         assert_eq!(shop.post("/api/v1/servers/local/apply", json!({})).await.0, 202);
         shop.run_jobs().await;
         assert!(shop.wg.has(&key));
+        shop.finish().await;
+    }
+
+    async fn an_apply_that_was_asked_for_while_it_ran_leaves_the_rest_to_the_next(t: TestStore) {
+        let shop = VpnShop::start(t).await;
+        shop.grant(CUSTOMER, 30, 1).await;
+        let server = ServerId::parse(&text(&shop.server().await["id"])).expect("it has an id");
+        let looks = shop.wg.calls("show").len();
+        // As the queue has it: due once more, behind changes that were brought about meanwhile.
+        let due_again = shop.shop().write("story.again", move |tx, shop| {
+            let now = tx.now();
+            jobs::enqueue(tx, &Apply { server: server.clone(), after: -1 }, now, &shop.chance)?;
+            Ok::<_, semel_shop::Error>(())
+        });
+        due_again.await.expect("the job is due");
+        shop.run_jobs().await;
+        assert_eq!(shop.wg.calls("show").len(), looks, "it does not work beside the one that follows it");
+        assert_eq!(shop.server().await["in_step"], true);
+        shop.is_in_step().await;
         shop.finish().await;
     }
 

@@ -12,7 +12,7 @@ use semel_shop::subscriptions::SubscriptionId;
 use semel_shop::subscriptions::by_hand::{self, Grant};
 
 use super::{NO_BOT, VpnShop, hours};
-use crate::app::ROOMS;
+use crate::app::{ROOMS, minutes};
 
 /// Deeds of one transaction.
 const AT_ONCE: usize = 100;
@@ -73,6 +73,20 @@ async fn done(shop: &VpnShop, deeds: Vec<Deed>) -> Vec<SubscriptionId> {
 }
 
 each_store! { ROOMS;
+    async fn a_burst_is_a_change_or_two_of_file_and_interface(t: TestStore) {
+        let shop = VpnShop::with(t, &[NO_BOT]).await;
+        let mut came = 0;
+        for first in [1000, 1100] {
+            came += done(&shop, (first..first + 100).map(Deed::Issue).collect()).await.len();
+        }
+        shop.run_jobs().await;
+        shop.wait(minutes(1)).await;
+        assert_eq!((came, shop.wg.peers().len()), (200, 200));
+        let calls = shop.wg.calls("addconf").len();
+        assert!(calls <= 2, "{calls} calls");
+        shop.finish().await;
+    }
+
     async fn thousands_who_come_and_go_never_share_an_address(t: TestStore) {
         let count = match t.engine() {
             Engine::Sqlite => 10_000,

@@ -4,6 +4,7 @@
 //! ends with [`VpnShop::finish`]: file, interface and database tell of the same peers, and every promise of the audit holds.
 
 mod addresses;
+mod audiences;
 mod by_hand;
 mod churn;
 mod download;

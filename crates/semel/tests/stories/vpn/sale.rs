@@ -1,12 +1,13 @@
 //! From an order to a file that connects.
 
+use http::Method;
 use serde_json::json;
 
 use semel_kernel::each_store;
 use semel_wireguard::PrivateKey;
 
 use super::{NO_BOT, VpnShop, access_order, document, scan, server_key, setting};
-use crate::app::{CUSTOMER, OrderHandle, ROOMS, TestShop, refusal, text};
+use crate::app::{CUSTOMER, OrderHandle, ROOMS, TestShop, minutes, refusal, text};
 
 /// The numbers of a server that speaks AmneziaWG.
 const AMNEZIA: [(&str, &str); 9] = [
@@ -173,6 +174,33 @@ each_store! { ROOMS;
         let order = shop.buy(CUSTOMER, &month).await;
         assert_eq!(shop.status(&order).await, "delivered");
         assert!(shop.file(CUSTOMER).await.starts_with("[Interface]\nPrivateKey = "));
+        shop.finish().await;
+    }
+
+    /// Names that owners' dashboards and queries know.
+    async fn the_names_of_older_programs_go_on_working(t: TestStore) {
+        let shop = VpnShop::with(t, &[NO_BOT]).await;
+        let month = shop.access(30, 1).await;
+        shop.buy(CUSTOMER, &month).await;
+        let (key, ip) = (shop.key(CUSTOMER).await, shop.address(CUSTOMER).await);
+        shop.wg.count(&key, 1_772_355_610, 1_000, 5_000);
+        shop.wait(minutes(1)).await;
+        let metrics = shop.program.api.call(Method::GET, "/metrics", None, None).await;
+        let metrics = String::from_utf8(metrics.body.to_vec()).unwrap();
+        let peer =
+            format!("interface=\"wg0\",public_key=\"{key}\",allowed_ips=\"{ip}/32\",friendly_name=\"{CUSTOMER}-1\"");
+        for (name, value) in [
+            ("wireguard_received_bytes_total", "1000"),
+            ("wireguard_sent_bytes_total", "5000"),
+            ("wireguard_latest_handshake_seconds", "1772355610"),
+        ] {
+            let line = format!("{name}{{{peer}}} {value}");
+            assert!(metrics.lines().any(|found| found == line), "{line} is missing in\n{metrics}");
+        }
+        let held = "select ip || ' ' || cast(user_id as text) || ' ' || public_key || ' ' || status from vpn_ip_pool
+            where user_id is not null";
+        assert_eq!(shop.store.texts(held).await, [format!("{ip} {CUSTOMER} {key} held")]);
+        assert_eq!(shop.number("select count(*) from vpn_ip_pool where status = 'free'").await, 252);
         shop.finish().await;
     }
 

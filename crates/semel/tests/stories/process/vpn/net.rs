@@ -230,7 +230,7 @@ impl Stream {
     pub async fn end(mut self, least: u32) {
         let pid = self.process.pid().to_string();
         done(&["kill", "-INT", &pid]);
-        self.process.wait_exit(20).await;
+        self.process.wait_exit(60).await;
         let said = self.process.said();
         let sent = said.lines().find_map(|line| line.split_once(" packets transmitted"));
         let sent = sent.and_then(|(count, _)| count.trim().parse::<u32>().ok());

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -13,12 +13,14 @@ use semel_kernel::store::Engine;
 
 use super::fake::Interface;
 use super::{in_file, wanted};
-use crate::process::program::{Killed, OWN_CONF, Program, World, text, write_private};
+use crate::process::program::{Killed, OWN_CONF, Patience, Program, World, text, write_private};
 
 /// Customers who come while the file is edited.
 const CUSTOMERS: i64 = 24;
 /// Between two saves of the person.
 const PACE: Duration = Duration::from_millis(15);
+/// Saves between two customers.
+const SAVES: usize = 8;
 /// The last words, which must stand there in the end.
 const LAST: usize = 1_000_001;
 
@@ -45,34 +47,47 @@ fn save(file: &Path, number: usize) {
 /// A person who edits without an end.
 struct Person {
     over: Arc<AtomicBool>,
-    thread: JoinHandle<usize>,
+    saved: Arc<AtomicUsize>,
+    thread: JoinHandle<()>,
 }
 
 impl Person {
     fn at(file: PathBuf) -> Person {
-        let over = Arc::new(AtomicBool::new(false));
-        let end = Arc::clone(&over);
+        let (over, saved) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (end, count) = (Arc::clone(&over), Arc::clone(&saved));
         let thread = thread::spawn(move || {
-            let mut saved = 0;
             while !end.load(Ordering::SeqCst) {
-                saved += 1;
-                save(&file, saved);
+                save(&file, count.load(Ordering::SeqCst) + 1);
+                count.fetch_add(1, Ordering::SeqCst);
                 thread::sleep(PACE);
             }
-            saved
         });
-        Person { over, thread }
+        Person { over, saved, thread }
+    }
+
+    /// How often the file was saved.
+    fn saved(&self) -> usize {
+        self.saved.load(Ordering::SeqCst)
+    }
+
+    /// Waits until the file was saved a few times more.
+    async fn saves_on(&self) {
+        let (before, patience) = (self.saved(), Patience::of("somebody saves the file", 60));
+        while self.saved() < before + SAVES {
+            patience.wait().await;
+        }
     }
 
     /// Answers how often the file was saved.
     fn end(self) -> usize {
         self.over.store(true, Ordering::SeqCst);
-        self.thread.join().expect("somebody edits")
+        self.thread.join().expect("somebody edits");
+        self.saved.load(Ordering::SeqCst)
     }
 }
 
 /// Customers come, and every third one goes again.
-async fn load(program: &Program) {
+async fn load(program: &Program, person: &Person) {
     for customer in 100..100 + CUSTOMERS {
         let gift = json!({ "customer": { "telegram_id": customer }, "days": 30, "devices": 1, "reason": "a gift" });
         let given = program.door.post("/api/v1/subscriptions", &gift).await;
@@ -80,7 +95,7 @@ async fn load(program: &Program) {
         if customer % 3 == 0 {
             program.revoke(&text(&given.body["id"])).await;
         }
-        tokio::time::sleep(Duration::from_millis(150)).await;
+        person.saves_on().await;
     }
 }
 
@@ -101,7 +116,7 @@ async fn whoever_edits_the_file_meanwhile_keeps_the_last_words_and_so_does_the_d
         }
     };
     let busy = async {
-        load(&program).await;
+        load(&program, &person).await;
         let saved = person.end();
         over.store(true, Ordering::SeqCst);
         saved
@@ -109,16 +124,18 @@ async fn whoever_edits_the_file_meanwhile_keeps_the_last_words_and_so_does_the_d
     let (saved, (), ()) = tokio::join!(busy, at_the_keyboard(), at_the_keyboard());
     assert!(saved > 50, "the file was saved {saved} times");
 
-    // Who saves looks whether it is saved.
+    // Who saves looks whether it is saved: an apply that looked at the file just before puts the earlier words back. One that
+    // was asked for since is over when this one is, and then nobody writes any more.
+    let patience = Patience::of("what the person saved stands in the file", 120);
     loop {
         save(&file, LAST);
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        world.cli(&["wg", "apply"]).await.good();
+        program.vpn_settles(60).await;
         if fs::read_to_string(&file).is_ok_and(|text| text.contains(&words(LAST))) {
             break;
         }
+        patience.wait().await;
     }
-    world.cli(&["wg", "apply"]).await.good();
-    program.vpn_settles(60).await;
     let keys = wanted(&program).await;
     assert_eq!(keys.len(), usize::try_from(CUSTOMERS * 2 / 3).expect("a count"));
     assert_eq!((&in_file(&file), &interface.peers()), (&keys, &keys), "ours are as the database wants them");
