@@ -65,9 +65,10 @@ pub async fn run(options: &Options) -> anyhow::Result<Vec<Figure>> {
     let mut rng = fastrand::Rng::with_seed(options.seed ^ SALT);
     let (certain, others) = campaign.singles(options.small);
     if options.small {
-        let limit = Duration::from_secs(options.minutes.saturating_mul(60));
         campaign.play_all("points", certain, None).await;
         let sample = campaign.sample(others, &mut rng);
+        // From here on: what every campaign plays must not use up the time for what is new in this one.
+        let limit = campaign.watch.elapsed() + Duration::from_secs(options.minutes.saturating_mul(60));
         campaign.play_all("sample", sample, Some(limit)).await;
     } else {
         let all = certain.into_iter().chain(others).collect();
@@ -338,9 +339,11 @@ impl Campaign {
         if everywhere {
             figures.push(Figure::at_least("random pairs played", pairs.played, PAIRS as u64));
         }
-        figures.push(Figure::all_of("random pairs survived", pairs.well, pairs.played, pairs.troubles));
-        let second = format!("{} of {}", self.second_reached, pairs.played);
-        figures.push(Figure::told("of these, broken while recovering", second));
+        if everywhere || pairs.played > 0 {
+            figures.push(Figure::all_of("random pairs survived", pairs.well, pairs.played, pairs.troubles));
+            let second = format!("{} of {}", self.second_reached, pairs.played);
+            figures.push(Figure::told("of these, broken while recovering", second));
+        }
         figures.push(Figure::told("scenarios that were late and were played once more", self.again.to_string()));
 
         let slowest = format!("{} ms", self.slowest.as_millis());

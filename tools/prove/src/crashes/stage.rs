@@ -4,6 +4,7 @@
 //! [`Stage::keep`] does what a service manager does, and starts the program again whenever it is gone.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fs;
 use std::future::pending;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -27,6 +28,13 @@ const LEASE: (&str, &str) = ("SEMEL_JOB_LEASE", "3s");
 const RUNS: usize = 10;
 /// For refusals that pass, such as an idempotency key that a dead copy held: it is busy for half a minute.
 const PATIENT_S: u64 = 100;
+/// A program that has nothing to do passes no place for this long.
+const SILENCE: Duration = Duration::from_millis(300);
+/// In this time every look at the queue comes round, once a program has nothing else to do.
+const LOOKS: Duration = Duration::from_secs(10);
+/// Begun and ended statements at a server.
+const ASKED: &str = "store.taken:session";
+const TOLD: &str = "store.told:session";
 /// The code with which the program ends when it cannot read what it is armed with.
 const MISREAD: i32 = 64;
 
@@ -119,7 +127,7 @@ pub struct Stage {
 impl Stage {
     /// A stage without a program. Traces go to `folder`; `empty` leaves the making of the tables to the program.
     pub async fn open(engine: Engine, settings: &[(String, String)], empty: bool, folder: &Path) -> Stage {
-        std::fs::create_dir_all(folder).expect("a folder for traces");
+        fs::create_dir_all(folder).expect("a folder for traces");
         let mut changes = vec![LEASE];
         changes.extend(settings.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         let world = if empty { World::empty(engine, &changes).await } else { World::with(engine, &changes).await };
@@ -354,32 +362,47 @@ impl Stage {
         self.inner().runs.last().map(|run| run.last_words.clone()).unwrap_or_default()
     }
 
-    /// Waits until the program, which was just launched, has nothing to do. It may die before.
+    /// Waits until the program has nothing to do. It may die before. Nothing is asked of it, as in [`Stage::ready_or_gone`].
     pub async fn quiet(&self, run: usize) {
         let patience = Patience::of("the program has nothing to do", 60);
-        let on_the_way = || self.passed(run).iter().filter(|name| !places::is_beside(name)).count();
         let (mut known, mut since) = (0, Stopwatch::start());
         while !self.is_gone() {
-            let now = on_the_way();
-            if now != known {
+            let passed = self.passed(run);
+            let now = passed.iter().filter(|name| !places::is_beside(name)).count();
+            // On a busy machine silence alone says nothing: the program waits for its turn, or for the database.
+            let asks = times(&passed, ASKED) > times(&passed, TOLD);
+            if now != known || asks || !self.is_asleep() {
                 (known, since) = (now, Stopwatch::start());
-            } else if since.elapsed() > Duration::from_millis(300) {
+            } else if since.elapsed() > SILENCE {
                 return;
             }
             patience.wait().await;
         }
     }
 
+    /// Whether every thread of the program waits for something to happen: none wants the processor or a disk.
+    fn is_asleep(&self) -> bool {
+        let Some(pid) = self.inner().program.as_ref().map(|program| program.process.pid()) else { return true };
+        let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        let mut told = threads.filter_map(|thread| fs::read_to_string(thread.path().join("stat")).ok());
+        // The state stands behind the name, which is in brackets and may hold anything.
+        told.all(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('S')))
+    }
+
     /// Waits until an armed program is where the good one was when the flow began: ready, and as often past its place. On
-    /// PostgreSQL, where a look at the queue is such a place, it may die already now; or take too long, and begin so.
+    /// PostgreSQL, where a look at the queue is such a place, it may die already now; or come there too late, when it has nothing
+    /// else to do, and begin so.
     pub async fn as_far_as(&self, place: &Place) {
         if !self.ready_or_gone().await {
             return;
         }
         let (run, watch) = (self.runs() - 1, Stopwatch::start());
-        while times(&self.passed(run), &place.name) < place.before && watch.elapsed() < Duration::from_secs(10) {
+        while times(&self.passed(run), &place.name) < place.before {
             if self.is_gone() {
                 return;
+            }
+            if watch.elapsed() > LOOKS {
+                return self.quiet(run).await;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

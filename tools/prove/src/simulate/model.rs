@@ -42,7 +42,7 @@ pub struct Product {
     pub sort: Sort,
     /// Its price in kopecks.
     pub price: i64,
-    /// Units that ever came in.
+    /// Units that ever came in, without those that went out unsold.
     pub imported: i64,
 }
 

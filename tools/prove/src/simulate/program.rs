@@ -121,6 +121,8 @@ pub enum Step {
     Wait { seconds: u16 },
     /// Units come into stock, some of them not for the first time.
     Stock { what: u8, many: u8, again: bool },
+    /// The owner takes the newest units of a product off its shelf; they may come in again.
+    Withdraw { what: u8, many: u8 },
     /// The owner gives money back.
     Refund { order: u16, to_provider: bool, part: bool },
     /// The owner gives money back in the provider's cabinet; the provider may not tell.
@@ -161,6 +163,10 @@ pub enum Step {
     ButtonBuy { who: u8, what: u8, by: By, taps: u8 },
     /// A person taps on a button to pay that they have from before, used or not.
     ButtonAgain { who: u8, by: By },
+    /// A person asks the owner for help.
+    Ask { who: u8 },
+    /// The owner replies to a question.
+    Reply { question: u16 },
     /// Everybody gets news.
     Campaign,
     /// All faults end.
@@ -277,7 +283,9 @@ impl Dice {
                 78..88 => Hooks::Twice,
                 _ => Hooks::Lost,
             }),
-            570..655 => Step::Jobs,
+            570..640 => Step::Jobs,
+            640..648 => Step::Ask { who: self.small(30) },
+            648..655 => Step::Reply { question: self.pick() },
             655..682 => {
                 let taps = if self.one_in(3) { 2 + self.small(3) } else { 1 };
                 Step::ButtonBuy { who: self.small(30), what: self.small(8), by: self.by(), taps }
@@ -306,7 +314,8 @@ impl Dice {
             915..935 => Step::Cancel { order: self.pick() },
             935..955 => Step::Tap { who: self.small(30), what: self.small(6), by: self.by(), one_key: self.one_in(2) },
             955..975 => Step::Lie { order: self.pick() },
-            975..990 => Step::Look { order: self.pick() },
+            975..984 => Step::Look { order: self.pick() },
+            984..990 => Step::Withdraw { what: self.small(5), many: 1 + self.small(3) },
             990..994 if !storm => Step::Sweep(self.list()),
             994..1000 if kind == Kind::Stormy => Step::Restart { lost: self.small(4) },
             _ => Step::Jobs,
@@ -359,6 +368,14 @@ mod tests {
         let program = draw(7, 20_000, Kind::Quiet);
         assert!(program.iter().filter(|line| matches!(line.step, Step::ButtonBuy { .. })).count() > 100);
         assert!(program.iter().any(|line| line.step == Step::Campaign));
+        assert!(program.iter().filter(|line| matches!(line.step, Step::Ask { .. })).count() > 50);
+        assert!(program.iter().filter(|line| matches!(line.step, Step::Reply { .. })).count() > 50);
+    }
+
+    #[test]
+    fn stock_goes_out_again_in_every_life() {
+        let program = draw(7, 20_000, Kind::Quiet);
+        assert!(program.iter().filter(|line| matches!(line.step, Step::Withdraw { .. })).count() > 50);
     }
 
     #[test]

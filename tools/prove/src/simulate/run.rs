@@ -66,6 +66,8 @@ const PATIENCE: Duration = Duration::from_secs(45);
 const RECENT: usize = 40;
 /// So often a customer's program repeats a request that was answered 503.
 const REPEATS: usize = 8;
+/// So many units of the first day never go out, because they come in again and again.
+const KEPT: u64 = 2;
 
 /// Every view of the audit, with what it says that does not depend on the machine: how long a run took does, and so does
 /// the number that a database gives a row (PostgreSQL gathers rows, and a transaction that is undone uses numbers up). Of
@@ -82,7 +84,12 @@ pub const VIEWS: &[(&str, &str)] = &[
     ("audit_order", "select * from audit_order"),
     ("audit_item", "select * from audit_item"),
     ("audit_delivery", "select * from audit_delivery"),
-    ("audit_unit", "select * from audit_unit"),
+    (
+        "audit_unit",
+        // What was withdrawn is known by a fingerprint of its id.
+        "select unit_id, state, item_id, case when state = 'void' and item_id is null then 'withdrawn' else content_hash end
+         from audit_unit",
+    ),
     ("audit_payout", "select * from audit_payout"),
     ("audit_effect", "select * from audit_effect"),
     ("audit_msg", "select * from audit_msg"),
@@ -159,11 +166,15 @@ pub async fn live(store: TestStore, seed: u64, program: &[Line], plan: &Plan) ->
         line: String::from("opening"),
         keys: 0,
         units: 0,
+        shelves: Vec::new(),
+        withdrawn: Vec::new(),
         faulty: false,
         last_fault: None,
         conf,
         skipped: Duration::ZERO,
         talks: false,
+        questions: 0,
+        replies: Vec::new(),
         news: Vec::new(),
     };
     life.open().await;
@@ -238,6 +249,11 @@ fn decimal(kopecks: i64) -> String {
     format!("{}.{:02}", kopecks / 100, kopecks % 100)
 }
 
+/// What stands in the so-and-so-many-th unit.
+fn unit(n: u64) -> String {
+    format!("UNIT-{n:06}")
+}
+
 fn customer(who: u8) -> i64 {
     1_000 + i64::from(who)
 }
@@ -262,6 +278,10 @@ struct Life {
     line: String,
     keys: u64,
     units: u64,
+    /// The numbers of each product's units in the order in which they are sold, whether they were or not.
+    shelves: Vec<Vec<u64>>,
+    /// The numbers of units that went out again.
+    withdrawn: Vec<u64>,
     /// A fault may still strike.
     faulty: bool,
     last_fault: Option<Time>,
@@ -271,6 +291,10 @@ struct Life {
     skipped: Duration,
     /// Whether anybody has talked to the bot.
     talks: bool,
+    /// How often the owner was asked for help.
+    questions: usize,
+    /// What the owner answered: to whom, and the words.
+    replies: Vec<(i64, String)>,
     /// Campaigns that began.
     news: Vec<talk::News>,
 }
@@ -442,6 +466,7 @@ impl Life {
                 self.wrong(format!("a product is answered {status} {made}"));
             }
             self.model.products.push(Product { id: text(&made["id"]), sort, price, imported: 0 });
+            self.shelves.push(Vec::new());
         }
         // Access is sold from a server that was applied once.
         self.work().await;
@@ -464,6 +489,7 @@ impl Life {
             Step::Jobs => self.work().await,
             Step::Wait { seconds } => self.wait(Duration::from_secs(u64::from(*seconds))).await,
             Step::Stock { what, many, again } => self.import(usize::from(*what) % 5, u64::from(*many), *again).await,
+            Step::Withdraw { what, many } => self.withdraw(usize::from(*what) % 5, usize::from(*many)).await,
             Step::Refund { order, to_provider, part } => self.refund(*order, *to_provider, *part).await,
             Step::Cabinet { order, part, told } => self.cabinet(*order, *part, *told).await,
             Step::Cancel { order } => self.cancel(*order).await,
@@ -496,6 +522,8 @@ impl Life {
             Step::Days { days } => self.days(*days).await,
             Step::ButtonBuy { who, what, by, taps } => self.buy_by_button(*who, *what, *by, *taps).await,
             Step::ButtonAgain { who, by } => self.tap_button(*who, *by, 1).await,
+            Step::Ask { who } => self.ask_owner(*who).await,
+            Step::Reply { question } => self.reply(*question).await,
             Step::Campaign => self.campaign().await,
         }
     }
@@ -702,20 +730,45 @@ impl Life {
         }
     }
 
+    /// `again`: units of the first day come once more, and are there already; and one that went out, and is new.
     async fn import(&mut self, product: usize, many: u64, again: bool) {
-        let unit = |n: u64| format!("UNIT-{n:06}");
-        let known = if again { self.units.min(2) } else { 0 };
-        let mut items: Vec<String> = (1..=known).map(unit).collect();
-        items.extend((self.units + 1..=self.units + many).map(unit));
+        let known = if again { self.units.min(KEPT) } else { 0 };
+        let mut new: Vec<u64> = if again { self.withdrawn.pop().into_iter().collect() } else { Vec::new() };
+        new.extend(self.units + 1..=self.units + many);
+        let items: Vec<String> = (1..=known).chain(new.iter().copied()).map(unit).collect();
         let path = format!("/api/v1/products/{}/stock", self.model.products[product].id);
         let key = self.key();
         let (status, answer) = self.post(&path, &json!({ "items": items }), &key).await;
         let found = (status, answer["added"].as_u64(), answer["duplicates"].as_u64());
-        if found != (200, Some(many), Some(known)) {
-            self.wrong(format!("an import of {many} new and {known} old units is answered {status} {answer}"));
+        if found != (200, Some(new.len() as u64), Some(known)) {
+            self.wrong(format!("an import of {} new and {known} old units is answered {status} {answer}", new.len()));
         }
         self.units += many;
-        self.model.products[product].imported += i64::try_from(many).unwrap_or(0);
+        self.model.products[product].imported += i64::try_from(new.len()).unwrap_or(0);
+        self.shelves[product].extend(new);
+    }
+
+    /// The units that came in last are sold last: where enough are left for certain, these are free.
+    async fn withdraw(&mut self, product: usize, many: usize) {
+        let shelf = &self.shelves[product];
+        let newest = shelf[shelf.len().saturating_sub(many)..].to_vec();
+        if newest.len() < many || newest.iter().any(|n| *n <= KEPT) {
+            return;
+        }
+        let items: Vec<String> = newest.iter().copied().map(unit).collect();
+        let path = format!("/api/v1/products/{}/stock/withdraw", self.model.products[product].id);
+        let (key, wanted) = (self.key(), i64::try_from(many).unwrap_or(i64::MAX));
+        let (status, answer) = self.post(&path, &json!({ "items": items }), &key).await;
+        match status {
+            200 if answer["withdrawn"] == wanted => {
+                self.model.products[product].imported -= wanted;
+                let left = self.shelves[product].len() - many;
+                self.shelves[product].truncate(left);
+                self.withdrawn.extend(newest);
+            }
+            409 if self.model.surely_left(product) < wanted => {}
+            _ => self.wrong(format!("{many} units go out, and that is answered {status} {answer}")),
+        }
     }
 
     async fn refund(&mut self, n: u16, to_provider: bool, part: bool) {
@@ -1075,6 +1128,8 @@ impl Life {
         self.report.unlike = self.model.compare(&seen);
         let news = self.news_unlike().await;
         self.report.unlike.extend(news);
+        let replies = self.replies_unlike();
+        self.report.unlike.extend(replies);
     }
 
     async fn see(&self) -> Seen {

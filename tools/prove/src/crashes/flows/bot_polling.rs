@@ -24,9 +24,7 @@ impl Flow for BotPolling {
 
     fn prepare<'a>(&'a mut self, stage: &'a Stage) -> Step<'a> {
         Box::pin(async move {
-            stage.start_plain().await;
-            self.product = stage.product(&keys(3)).await;
-            stage.stop_plain().await;
+            self.product = stage.plain_product(&keys(3)).await;
             stage.with_polling();
         })
     }

@@ -18,9 +18,7 @@ impl Flow for Import {
 
     fn prepare<'a>(&'a mut self, stage: &'a Stage) -> Step<'a> {
         Box::pin(async move {
-            stage.start_plain().await;
-            self.product = stage.product(&[]).await;
-            stage.stop_plain().await;
+            self.product = stage.plain_product(&[]).await;
         })
     }
 

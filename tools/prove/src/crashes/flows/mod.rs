@@ -11,6 +11,7 @@ mod bot_access;
 mod bot_polling;
 mod bot_trouble;
 mod bot_webhook;
+mod bot_words;
 mod cabinet;
 mod campaign;
 mod cron;
@@ -36,6 +37,7 @@ mod short;
 mod socket;
 mod stars;
 mod start;
+mod stock_withdraw;
 mod stop;
 mod takeover;
 mod tasks;
@@ -142,6 +144,7 @@ pub const ALL: &[Make] = &[
     || Box::new(expiry::Expiry::default()),
     || Box::new(cron::CronTick),
     || Box::new(import::Import::default()),
+    || Box::new(stock_withdraw::StockWithdraw::default()),
     || Box::new(waiting::Waiting::default()),
     || Box::new(alert::OwnerAlert::default()),
     || Box::new(events::Events::default()),
@@ -173,6 +176,8 @@ pub const ALL: &[Make] = &[
     || Box::new(bot_webhook::BotWebhook::default()),
     || Box::new(bot_trouble::BotTrouble::default()),
     || Box::new(bot_access::BotAccess),
+    || Box::new(bot_words::BotContact::default()),
+    || Box::new(bot_words::BotReply::default()),
     || Box::new(campaign::Campaign::default()),
     || Box::new(notices::Notices::default()),
     || Box::new(stars::Stars::default()),
@@ -241,6 +246,14 @@ impl Stage {
         if !goods.is_empty() {
             self.stock(&product, goods, "stock").await;
         }
+        product
+    }
+
+    /// The same by a program that is armed with nothing, and that ends before the flow begins.
+    pub async fn plain_product(&self, goods: &[String]) -> String {
+        self.start_plain().await;
+        let product = self.product(goods).await;
+        self.stop_plain().await;
         product
     }
 

@@ -27,9 +27,7 @@ impl Flow for Refused {
 
     fn prepare<'a>(&'a mut self, stage: &'a Stage) -> Step<'a> {
         Box::pin(async move {
-            stage.start_plain().await;
-            self.product = stage.product(&keys(2)).await;
-            stage.stop_plain().await;
+            self.product = stage.plain_product(&keys(2)).await;
             let opening = Target::Api(Provider::Yookassa, "POST /payments".into());
             stage.world.sandbox.fault(opening, Fault::Status(400), None);
         })
