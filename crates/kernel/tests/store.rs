@@ -201,10 +201,18 @@ where
     F: FnMut(&mut Tx) -> Result<(), StoreError> + Send + 'static,
 {
     let (open, gate) = mpsc::channel::<()>();
-    let holds = t.store.write("holds", move |_| {
-        let _ = gate.recv();
-        Ok::<(), StoreError>(())
+    let (begin, mut begun) = tokio::sync::mpsc::unbounded_channel::<()>();
+    let store = t.store.clone();
+    let holds = tokio::spawn(async move {
+        let hold = move |_: &mut Tx| {
+            let _ = begin.send(());
+            let _ = gate.recv();
+            Ok::<(), StoreError>(())
+        };
+        store.write("holds", hold).await
     });
+    // What is asked for from here on waits together: the writer is held.
+    begun.recv().await.unwrap();
     let runs = Arc::new(AtomicUsize::new(0));
     let counts = Arc::clone(&runs);
     let counted = t.store.write("counted", move |tx| {
@@ -214,7 +222,7 @@ where
     let neighbour = t.store.write("neighbour", neighbour);
     let opens = async move { open.send(()).unwrap() };
     let (held, counted, neighbour, ()) = tokio::join!(holds, counted, neighbour, opens);
-    assert_eq!((held, counted, neighbour), (Ok(()), Ok(1), Err(StoreError::Closed)));
+    assert_eq!((held.unwrap(), counted, neighbour), (Ok(()), Ok(1), Err(StoreError::Closed)));
     runs.load(Ordering::SeqCst)
 }
 
